@@ -1,0 +1,206 @@
+//! Golden bytes between a node and a rendezvous peer; `golden.rs` says what that means.
+
+use halloo_wire::envelope::Lane;
+use halloo_wire::peer::{
+    Call, Callee, Control, DropEnvelope, Found, Grant, Knock, Knocked, LookUp, Page, PeerError,
+    Publication, Push, Receipt, Register, Registered, Request, Response, Waiting,
+};
+use halloo_wire::{CapabilityId, CapabilityToken, DeviceId, EnvelopeId, InstanceId, SessionId};
+
+use crate::golden::{addr, alice};
+use crate::golden_file::check;
+
+#[test]
+fn requests() {
+    let session = Some(SessionId([0x5e; 16]));
+    let request = |session, call| Request { session, call };
+    let contact = DropEnvelope {
+        to: alice(),
+        device: DeviceId::FIRST,
+        token: Some(CapabilityToken([0x70; 32])),
+        instance: Some(instance()),
+        envelope: vec![0xe0, 0xe1],
+    };
+    let stranger = DropEnvelope { token: None, instance: None, ..contact.clone() };
+    check(
+        "peer-request.hex",
+        "",
+        &[
+            (
+                "register",
+                request(
+                    None,
+                    Call::Register(Register {
+                        device: DeviceId::FIRST,
+                        counter: 300,
+                        instance: instance(),
+                    }),
+                ),
+            ),
+            (
+                "publish",
+                request(
+                    session,
+                    Call::Publish(Publication {
+                        seq: 7,
+                        bundle: vec![0xb0, 0xb1, 0xb2],
+                        one_time_keys: vec![[0x11; 32], [0x22; 32]],
+                    }),
+                ),
+            ),
+            (
+                "grant",
+                request(
+                    session,
+                    Call::Grant(vec![
+                        Grant { id: CapabilityId([0xca; 32]), card: vec![0xc0, 0xc1] },
+                        Grant { id: CapabilityId([0xcb; 32]), card: vec![] },
+                    ]),
+                ),
+            ),
+            ("revoke", request(session, Call::Revoke(vec![CapabilityId([0xca; 32])]))),
+            ("peek/from the beginning", request(session, Call::Peek { after: None })),
+            ("peek/after", request(session, Call::Peek { after: Some(EnvelopeId(128)) })),
+            ("ack", request(session, Call::Ack([1, 127, 128].map(EnvelopeId).to_vec()))),
+            (
+                "look up",
+                request(None, Call::LookUp(LookUp { to: alice(), device: DeviceId::FIRST })),
+            ),
+            ("drop/contact", request(None, Call::Drop(contact))),
+            ("drop/stranger", request(None, Call::Drop(stranger))),
+            (
+                "knock",
+                request(
+                    None,
+                    Call::Knock(Knock {
+                        to: alice(),
+                        device: DeviceId::FIRST,
+                        token: CapabilityToken([0x70; 32]),
+                        card: vec![0xc0, 0xc1],
+                    }),
+                ),
+            ),
+        ],
+        Control::encode,
+        Control::decode,
+    );
+}
+
+#[test]
+fn responses() {
+    let registered = Registered {
+        session: SessionId([0x5e; 16]),
+        expires_s: 1_209_600,
+        bundle_seq: Some(7),
+        one_time_keys_left: 49,
+        capabilities: 200,
+        waiting: 3,
+    };
+    let afresh = Registered {
+        bundle_seq: None,
+        one_time_keys_left: 0,
+        capabilities: 0,
+        waiting: 0,
+        ..registered
+    };
+    let found = Found {
+        passport: vec![0xd0, 0xd1, 0xd2],
+        bundle: vec![0xb0, 0xb1, 0xb2],
+        one_time_keys: vec![[0x11; 32], [0x22; 32]],
+        one_time_key: Some(1),
+    };
+    let used_up = Found { one_time_keys: vec![[0x11; 32]], one_time_key: None, ..found.clone() };
+    let knocked = |observed: &str, card: &[u8]| {
+        let callee = Callee { observed: addr(observed), card: card.to_vec() };
+        Response::Knocked(Knocked { callee: Some(callee) })
+    };
+    let refused = Response::Refused;
+    check(
+        "peer-response.hex",
+        "",
+        &[
+            ("registered", Response::Registered(registered)),
+            ("registered/unknown before", Response::Registered(afresh)),
+            ("done", Response::Done),
+            (
+                "page",
+                Response::Page(Page {
+                    envelopes: vec![
+                        waiting(),
+                        Waiting {
+                            id: EnvelopeId(128),
+                            lane: Lane::Strangers,
+                            envelope: vec![0xe2],
+                        },
+                    ],
+                    more: true,
+                }),
+            ),
+            ("page/empty", Response::Page(Page { envelopes: vec![], more: false })),
+            ("found", Response::Found(found)),
+            ("found/one-time keys used up", Response::Found(used_up)),
+            ("dropped", Response::Dropped(Receipt { instance: instance(), ttl_s: 259_200 })),
+            ("knocked/not there", Response::Knocked(Knocked { callee: None })),
+            ("knocked/over IPv4", knocked("203.0.113.5:51001", &[0xc0, 0xc1])),
+            ("knocked/over IPv6", knocked("[2001:db8::7]:443", &[])),
+            ("refused/malformed", refused(PeerError::Malformed)),
+            ("refused/too large", refused(PeerError::TooLarge)),
+            ("refused/not registered", refused(PeerError::NotRegistered)),
+            ("refused/wrong session", refused(PeerError::WrongSession)),
+            ("refused/no certificate", refused(PeerError::NoCertificate)),
+            ("refused/stale counter", refused(PeerError::StaleCounter)),
+            ("refused/stale bundle", refused(PeerError::StaleBundle)),
+            (
+                "refused/instance changed",
+                refused(PeerError::InstanceChanged { instance: instance() }),
+            ),
+            (
+                "refused/unknown recipient",
+                refused(PeerError::UnknownRecipient { instance: instance() }),
+            ),
+            ("refused/not authorized", refused(PeerError::NotAuthorized)),
+            ("refused/mailbox full", refused(PeerError::MailboxFull)),
+            ("refused/peer full", refused(PeerError::PeerFull)),
+            ("refused/rate limited", refused(PeerError::RateLimited { retry_after_ms: 1500 })),
+            ("refused/too many capabilities", refused(PeerError::TooManyCapabilities)),
+            ("refused/draining", refused(PeerError::Draining)),
+        ],
+        Control::encode,
+        Control::decode,
+    );
+}
+
+#[test]
+fn pushes() {
+    check(
+        "peer-push.hex",
+        "",
+        &[
+            (
+                "welcome",
+                Push::Welcome { instance: instance(), observed: addr("203.0.113.5:51001") },
+            ),
+            ("envelope", Push::Envelope(waiting())),
+            (
+                "knock",
+                Push::Knock {
+                    capability: CapabilityId([0xca; 32]),
+                    observed: addr("203.0.113.5:51001"),
+                    card: vec![0xc0, 0xc1],
+                },
+            ),
+            ("superseded", Push::Superseded),
+            ("draining", Push::Draining { retry_after_ms: 1500 }),
+        ],
+        Control::encode,
+        Control::decode,
+    );
+}
+
+fn instance() -> InstanceId {
+    InstanceId([0x1d; 16])
+}
+
+fn waiting() -> Waiting {
+    Waiting { id: EnvelopeId(9), lane: Lane::Contacts, envelope: vec![0xe0, 0xe1] }
+}
