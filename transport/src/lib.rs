@@ -1,0 +1,111 @@
+//! One UDP socket for everything that Halloo says to the network.
+//!
+//! An [`Endpoint`] is that socket. A node has one and dials with it, is dialled on it, and later
+//! punches holes with it: the mapping that a probe opens in a NAT has to be the mapping that QUIC
+//! uses. A rendezvous peer has one too, on a public port.
+//!
+//! ```text
+//!   NodeConnection    PeerConnection    ServerConnection       probes, relay frames
+//!   node <-> node     node -> peer      peer <- node                    ^
+//!         \                 |                 /                         |
+//!          +------ QUIC, TLS 1.3, keys as names ------+                 |
+//!                           |                                           |
+//!                     path socket: sorts by the first byte -------------+
+//!                           |
+//!                      UDP, IPv4 and IPv6
+//! ```
+//!
+//! # Who is there
+//!
+//! Certificates carry keys, not names. A node shows a device certificate and the passport behind
+//! it; its name is the passport's fingerprint. A rendezvous peer shows a certificate that signs
+//! itself; its name is the fingerprint of its key, pinned when it is first seen ([`PeerTrust`]).
+//! Who dials states whom she expects, and the handshake ends before anything is shown or sent when
+//! it is somebody else: [`ConnectError::WrongFingerprint`], [`ConnectError::PeerKeyChanged`]. Who
+//! is dialled learns who called and decides. The key exchange is X25519 with ML-KEM-768, always.
+//!
+//! | connection | protocol | shows a certificate | early data |
+//! |---|---|---|---|
+//! | [`Endpoint::connect_node`] | [`ALPN_NODE`](halloo_wire::ALPN_NODE) | both | never |
+//! | [`Endpoint::connect_peer`], [`Show::Device`] | [`ALPN_PEER`](halloo_wire::ALPN_PEER) | both | never |
+//! | [`Endpoint::connect_peer`], [`Show::Nothing`] | [`ALPN_PEER`](halloo_wire::ALPN_PEER) | the peer | for idempotent requests |
+//!
+//! # Requests, answers, pushes
+//!
+//! To a peer, a request is a stream, and its end is the end of the request; the answer comes back
+//! on the same stream. A push is a stream of its own. Nothing waits for anything else: a slow
+//! request holds up no other, on neither side, and each has a size and a time after which it is
+//! over. Early data can be replayed by an attacker who recorded it, so only
+//! [idempotent](halloo_wire::peer::Call::is_idempotent) requests are sent in it, and a server hands
+//! all others out only when the handshake has shown that they are no recording.
+//!
+//! # What the socket promises QUIC
+//!
+//! Sending never fails and receiving never fails: an unreachable address costs the connection to
+//! that address, never another one. What is not QUIC is taken out, in whole, and never answered.
+//! QUIC's own bit in the first byte is never greased, or nothing could be told apart. A restarted
+//! endpoint with the same key tells the other sides of its former connections at their next packet
+//! that they are gone ([`ConnectionLost::Reset`]).
+//!
+//! Tasks: one for the endpoint and one for each connection, which end with them; one for each
+//! handshake that began with early data, which ends in 5 seconds; one for each request that is
+//! being read, which ends in 10. All run on the tokio runtime in which the endpoint was bound.
+//!
+//! # Logs
+//!
+//! This crate logs neither addresses nor names. The QUIC library below it logs addresses at
+//! `debug` and `trace`: programs should leave the targets `quinn`, `quinn_proto`, `quinn_udp` and
+//! `rustls` out unless somebody looks for a fault.
+//!
+//! # Example
+//!
+//! ```
+//! use halloo_identity::Identity;
+//! use halloo_transport::{Accepted, Endpoint, EndpointRole};
+//!
+//! # #[tokio::main(flavor = "current_thread")]
+//! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! let (alice, bob) = (Identity::generate(), Identity::generate());
+//! let listen = "127.0.0.1:0".parse()?;
+//! let at_alice = Endpoint::bind(listen, EndpointRole::Node { identity: &alice })?;
+//! let at_bob = Endpoint::bind(listen, EndpointRole::Node { identity: &bob })?;
+//!
+//! let addr = at_bob.local_addr()?;
+//! let accepting = tokio::spawn(async move {
+//!     let incoming = at_bob.accept().await.expect("the endpoint is open");
+//!     incoming.handshake().await
+//! });
+//! let dialed = at_alice.connect_node(addr, &bob.fingerprint()).await?;
+//! let Accepted::Node(accepted) = accepting.await?? else { panic!("nodes dial nodes") };
+//!
+//! assert_eq!(dialed.fingerprint(), bob.fingerprint());
+//! assert_eq!(accepted.fingerprint(), alice.fingerprint());
+//! # Ok(())
+//! # }
+//! ```
+
+mod config;
+mod demux;
+mod endpoint;
+mod error;
+mod message;
+mod node_conn;
+mod peer_client;
+mod peer_server;
+mod socket;
+mod tls;
+
+#[cfg(test)]
+mod tests;
+
+pub use demux::{DatagramStats, Datagrams};
+pub use endpoint::{Accepted, Endpoint, EndpointRole, Incoming, Show};
+pub use error::{
+    BindError, CloseCode, ConnectError, ConnectionLost, HandshakeError, PushError, RequestError,
+    RequestFault, RespondError,
+};
+pub use node_conn::NodeConnection;
+pub use peer_client::{EarlyData, PeerConnection};
+pub use peer_server::{IncomingRequest, Responder, ServerConnection};
+pub use quinn::{RecvStream, SendStream};
+pub use tls::PeerTrust;
