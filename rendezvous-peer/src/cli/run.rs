@@ -1,0 +1,237 @@
+//! `rendezvous-peer run`
+
+use std::io;
+use std::time::Duration;
+
+use halloo_transport::BindError;
+use rendezvous_peer::core::Incident;
+use rendezvous_peer::keyfile::{KEY_FILE, KeyError};
+use rendezvous_peer::{Config, RunningPeer, StartError};
+use serde_json::json;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::time::{MissedTickBehavior, interval};
+use tracing::level_filters::LevelFilter;
+use tracing_subscriber::filter::Targets;
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::util::SubscriberInitExt;
+
+use super::failure::{Exit, Failure};
+use super::settings::Effective;
+use super::values::{ByteSize, Span};
+use super::{address, harden, output, port_owner};
+
+/// How often incidents are printed.
+const INCIDENT_TICK: Duration = Duration::from_secs(1);
+
+/// Runs the peer until a signal stops it.
+pub(super) fn run(effective: &Effective) -> Result<Exit, Failure> {
+    install_log(effective.log);
+    let no_dumps = harden::no_core_dumps().inspect_err(|error| {
+        tracing::warn!(%error, "Core dumps could not be forbidden");
+    });
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .map_err(|e| Failure::of(Exit::Failure, "no-runtime", &e))?;
+    runtime.block_on(serve(effective, no_dumps.is_ok()))
+}
+
+async fn serve(effective: &Effective, no_dumps: bool) -> Result<Exit, Failure> {
+    // Before the first word, so that a signal right after it is heard.
+    let mut signals = Signals::new().map_err(|e| Failure::of(Exit::Failure, "no-signals", &e))?;
+    let config = &effective.config;
+    let peer = rendezvous_peer::start(config.clone()).await.map_err(|e| start_failure(&e))?;
+    if effective.json {
+        ready_event(&peer);
+    } else {
+        banner(&peer, config, no_dumps);
+    }
+    let mut log = IncidentLog::default();
+    let mut tick = interval(INCIDENT_TICK);
+    tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let signal = loop {
+        tokio::select! {
+            signal = signals.next() => break signal,
+            _ = tick.tick() => log.print(&peer, effective.json),
+        }
+    };
+    log.close(&peer, effective.json);
+    let drain = Span(config.drain);
+    if effective.json {
+        output::event("stopping", json!({ "signal": signal, "stats": peer.stats() }));
+    } else {
+        output::error_line(&format!(
+            "{signal}: stopping, connections have {drain} to leave; a second signal stops at once"
+        ));
+    }
+    tokio::select! {
+        () = peer.shutdown() => {}
+        _ = signals.next() => return Ok(Exit::Interrupted),
+    }
+    if effective.json {
+        output::event("stopped", json!({}));
+    }
+    Ok(Exit::Ok)
+}
+
+/// Logs go to stderr and come from this project's crates only: what others log at a low level
+/// holds the addresses of nodes.
+fn install_log(level: LevelFilter) {
+    let own = Targets::new()
+        .with_target("rendezvous_peer", level)
+        .with_target("halloo_transport", level.min(LevelFilter::WARN));
+    let lines = tracing_subscriber::fmt::layer()
+        .with_writer(io::stderr)
+        .with_ansi(io::IsTerminal::is_terminal(&io::stderr()));
+    tracing_subscriber::registry().with(lines).with(own).init();
+}
+
+fn ready_event(peer: &RunningPeer) {
+    let addresses: Vec<String> = peer.addresses().iter().map(ToString::to_string).collect();
+    output::event(
+        "ready",
+        json!({
+            "version": env!("CARGO_PKG_VERSION"),
+            "address": addresses.first(),
+            "addresses": addresses,
+            "fingerprint": peer.fingerprint().to_string(),
+            "listen": peer.local_addr().to_string(),
+            "pid": std::process::id(),
+        }),
+    );
+}
+
+fn banner(peer: &RunningPeer, config: &Config, no_dumps: bool) {
+    let limits = &config.limits;
+    output::line(&format!("rendezvous-peer {}", env!("CARGO_PKG_VERSION")));
+    for address in peer.addresses() {
+        output::line(&format!("  address     {address}"));
+    }
+    output::line(&format!("  listening   UDP {} (QUIC)", peer.local_addr()));
+    output::line(&format!(
+        "  memory      up to {} for the table and mailboxes; an envelope waits up to {}",
+        ByteSize(limits.memory),
+        Span(limits.envelope_ttl)
+    ));
+    let dumps = if no_dumps { "no core dumps" } else { "core dumps could not be forbidden" };
+    let swap = match harden::has_swap() {
+        Some(false) => "no swap on this machine",
+        Some(true) => "this machine has swap, to which memory can be written",
+        None => "whether this machine has swap could not be seen",
+    };
+    output::line(&format!("  secrecy     {dumps}; {swap}"));
+    output::line(&format!(
+        "  on disk     {} and nothing else; logs hold no addresses and no identities",
+        config.data_dir.join(KEY_FILE).display()
+    ));
+    if let Some(note) = address::host_note(config, Some(peer.address())) {
+        output::line(&format!("  note        {note}"));
+    }
+    output::line("ready: people join with `halloo init --peer ADDRESS`");
+}
+
+/// SIGTERM and SIGINT.
+struct Signals {
+    term: Signal,
+    interrupt: Signal,
+}
+
+impl Signals {
+    fn new() -> io::Result<Self> {
+        let term = signal(SignalKind::terminate())?;
+        Ok(Self { term, interrupt: signal(SignalKind::interrupt())? })
+    }
+
+    /// Waits for the next one and names it. Cancel safe.
+    async fn next(&mut self) -> &'static str {
+        tokio::select! {
+            _ = self.term.recv() => "SIGTERM",
+            _ = self.interrupt.recv() => "SIGINT",
+        }
+    }
+}
+
+/// Prints incidents once their second is over, so that each is one line.
+#[derive(Default)]
+struct IncidentLog {
+    /// Seconds before this one have been printed.
+    printed: u64,
+}
+
+impl IncidentLog {
+    fn print(&mut self, peer: &RunningPeer, json: bool) {
+        self.print_before(peer, peer.uptime().as_secs(), json);
+    }
+
+    fn close(&mut self, peer: &RunningPeer, json: bool) {
+        self.print_before(peer, u64::MAX, json);
+    }
+
+    fn print_before(&mut self, peer: &RunningPeer, end: u64, json: bool) {
+        let due = self.printed..end;
+        for Incident { kind, second, count } in peer.incidents() {
+            if !due.contains(&second) {
+                continue;
+            }
+            if json {
+                output::event(
+                    "incident",
+                    json!({ "kind": kind, "second": second, "count": count }),
+                );
+            } else {
+                tracing::info!(?kind, count, "Incident");
+            }
+        }
+        self.printed = end;
+    }
+}
+
+fn start_failure(error: &StartError) -> Failure {
+    match error {
+        StartError::Key(e) => key_failure(e),
+        StartError::Limits(_) | StartError::Host(_) => {
+            Failure::of(Exit::Config, "config-invalid", error)
+        }
+        StartError::Bind { listen, source: BindError::Socket(e) } => match e.kind() {
+            io::ErrorKind::PermissionDenied => {
+                let program = std::env::current_exe().unwrap_or_else(|_| "rendezvous-peer".into());
+                Failure::of(Exit::Permission, "port-not-permitted", error)
+                    .try_this(format!("sudo setcap cap_net_bind_service=+ep {}", program.display()))
+                    .try_this("--listen [::]:8443, which needs no privileges")
+            }
+            io::ErrorKind::AddrInUse => {
+                let mut failure = Failure::of(Exit::Conflict, "port-taken", error);
+                if let Some(owner) = port_owner::of_udp(listen.port()) {
+                    failure = failure.try_this(format!("stopping {owner}, which holds the port"));
+                }
+                failure.try_this("--listen [::]:8443 or another free port")
+            }
+            io::ErrorKind::AddrNotAvailable => Failure::of(Exit::Config, "address-not-here", error)
+                .try_this("--listen with an address of this machine, or [::]:443 for all"),
+            _ => Failure::of(Exit::Failure, "cannot-listen", error),
+        },
+        _ => Failure::of(Exit::Failure, "cannot-start", error),
+    }
+}
+
+/// The failure that a key is which cannot be had.
+pub(super) fn key_failure(error: &KeyError) -> Failure {
+    let denied = |e: &io::Error| {
+        matches!(e.kind(), io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem)
+    };
+    match error {
+        KeyError::Directory { source, .. }
+        | KeyError::Read { source, .. }
+        | KeyError::Write { source, .. } => {
+            let exit = if denied(source) { Exit::Permission } else { Exit::Failure };
+            Failure::of(exit, "key-inaccessible", error)
+                .try_this("--data-dir with a directory that this user may write")
+        }
+        KeyError::OpenToOthers { path, .. } => {
+            Failure::of(Exit::Permission, "key-open-to-others", error)
+                .try_this(format!("chmod 600 {}", path.display()))
+        }
+        _ => Failure::of(Exit::Config, "key-damaged", error)
+            .try_this("restoring it from a copy; a fresh key is one that nodes do not know"),
+    }
+}

@@ -1,0 +1,381 @@
+//! The settings, each in three spellings: `--max-memory`, `RENDEZVOUS_PEER_MAX_MEMORY` and
+//! `max_memory` in the file. A flag wins over the environment, the environment over the file, the
+//! file over the default.
+
+use std::fmt;
+use std::net::{Ipv6Addr, SocketAddr};
+use std::path::{Path, PathBuf};
+
+use clap::ArgMatches;
+use clap::parser::ValueSource;
+use rendezvous_peer::core::limits::MAX_COST;
+use rendezvous_peer::core::{Limits, Rate};
+use rendezvous_peer::{Config, PublicHost};
+use serde::{Deserialize, Deserializer};
+use tracing::level_filters::LevelFilter;
+
+use super::failure::{Exit, Failure};
+use super::values::{ByteSize, Span};
+
+/// The file that is read when none is named and this one is there.
+const SYSTEM_FILE: &str = "/etc/rendezvous-peer/config.toml";
+/// The data directory of a service.
+const SYSTEM_DATA: &str = "/var/lib/rendezvous-peer";
+/// A burst lasts as long as the rate takes for this many seconds.
+const BURST_SECONDS: u32 = 10;
+
+/// The settings as they are given: on the command line and in the environment, or in a file.
+#[derive(Debug, Clone, Default, clap::Args, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(super) struct Settings {
+    /// Where to listen, UDP
+    #[arg(long, env = "RENDEZVOUS_PEER_LISTEN", value_name = "ADDR:PORT")]
+    listen: Option<SocketAddr>,
+    /// A name under which nodes reach this peer; may be repeated
+    #[arg(
+        long,
+        env = "RENDEZVOUS_PEER_PUBLIC_HOST",
+        value_name = "NAME[:PORT]",
+        value_delimiter = ','
+    )]
+    #[serde(deserialize_with = "hosts")]
+    public_host: Option<Vec<PublicHost>>,
+    /// Where the peer's key is kept, and nothing else
+    #[arg(long, env = "RENDEZVOUS_PEER_DATA_DIR", value_name = "DIR")]
+    data_dir: Option<PathBuf>,
+    /// A file with settings, TOML
+    #[arg(long, env = "RENDEZVOUS_PEER_CONFIG", value_name = "FILE")]
+    #[serde(skip)]
+    config: Option<PathBuf>,
+    /// Prints one JSON object a line
+    #[arg(
+        long,
+        env = "RENDEZVOUS_PEER_JSON",
+        value_name = "BOOL",
+        num_args = 0..=1,
+        require_equals = true,
+        default_missing_value = "true"
+    )]
+    json: Option<bool>,
+    /// How much to log to stderr: off, error, warn, info, debug, trace. No level logs addresses
+    /// or identities
+    #[arg(long, env = "RENDEZVOUS_PEER_LOG", value_name = "LEVEL")]
+    #[serde(deserialize_with = "level")]
+    log: Option<LevelFilter>,
+    /// Memory for the table and all mailboxes; connections come on top
+    #[arg(long, env = "RENDEZVOUS_PEER_MAX_MEMORY", value_name = "SIZE")]
+    max_memory: Option<ByteSize>,
+    /// Connections at a time
+    #[arg(long, env = "RENDEZVOUS_PEER_MAX_CONNECTIONS", value_name = "N")]
+    max_connections: Option<usize>,
+    /// Connections at a time from one network (/24 or /56)
+    #[arg(long, env = "RENDEZVOUS_PEER_MAX_CONNECTIONS_PER_NETWORK", value_name = "N")]
+    max_connections_per_network: Option<usize>,
+    /// Registered devices
+    #[arg(long, env = "RENDEZVOUS_PEER_MAX_REGISTRATIONS", value_name = "N")]
+    max_registrations: Option<usize>,
+    /// Requests in a second on one connection; 0 is no limit
+    #[arg(long, env = "RENDEZVOUS_PEER_RATE_PER_CONNECTION", value_name = "N")]
+    rate_per_connection: Option<u32>,
+    /// Requests in a second from one network (/24 or /56); 0 is no limit
+    #[arg(long, env = "RENDEZVOUS_PEER_RATE_PER_NETWORK", value_name = "N")]
+    rate_per_network: Option<u32>,
+    /// How long an envelope waits for its recipient
+    #[arg(long, env = "RENDEZVOUS_PEER_ENVELOPE_TTL", value_name = "TIME")]
+    envelope_ttl: Option<Span>,
+    /// How long a registration outlives the last visit
+    #[arg(long, env = "RENDEZVOUS_PEER_REGISTRATION_TTL", value_name = "TIME")]
+    registration_ttl: Option<Span>,
+    /// How long a stopping peer lets connections fetch what waits
+    #[arg(long, env = "RENDEZVOUS_PEER_DRAIN_TIMEOUT", value_name = "TIME")]
+    drain_timeout: Option<Span>,
+}
+
+/// The settings in force.
+#[derive(Debug)]
+pub(super) struct Effective {
+    /// What the peer is started with.
+    pub(super) config: Config,
+    /// Whether output is JSON.
+    pub(super) json: bool,
+    /// How much is logged.
+    pub(super) log: LevelFilter,
+    /// Every setting, for printing.
+    pub(super) rows: Vec<Row>,
+}
+
+/// One setting with where it is from.
+#[derive(Debug)]
+pub(super) struct Row {
+    /// Its name in a file.
+    pub(super) name: &'static str,
+    /// Its value, as it is written.
+    pub(super) value: String,
+    /// Its source.
+    pub(super) source: Source,
+}
+
+/// Where a value is from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Source {
+    /// The command line.
+    Flag,
+    /// The environment.
+    Environment(String),
+    /// A file.
+    File(PathBuf),
+    /// Nowhere.
+    Default,
+}
+
+impl fmt::Display for Source {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Flag => f.write_str("flag"),
+            Self::Environment(name) => f.write_str(name),
+            Self::File(path) => write!(f, "{}", path.display()),
+            Self::Default => f.write_str("default"),
+        }
+    }
+}
+
+/// The environment variable for a flag or a key.
+pub(super) fn variable(name: &str) -> String {
+    format!("RENDEZVOUS_PEER_{}", name.replace('-', "_").to_uppercase())
+}
+
+impl Settings {
+    /// Joins what was given here with the file (`file`, or the one that these settings name, or
+    /// the system's) and the defaults. `matches` knows which of the values here are flags.
+    pub(super) fn resolve(
+        &self,
+        matches: &ArgMatches,
+        file: Option<PathBuf>,
+    ) -> Result<Effective, Failure> {
+        let named = file.or_else(|| self.config.clone());
+        let path = named.or_else(|| Some(SYSTEM_FILE.into()).filter(|p: &PathBuf| p.exists()));
+        let file = path.as_deref().map(read).transpose()?.unwrap_or_default();
+        let mut pick = Pick { matches, path, rows: Vec::new() };
+        let limits = Limits::default();
+        let any = SocketAddr::from((Ipv6Addr::UNSPECIFIED, 443));
+        macro_rules! pick {
+            ($name:ident, $default:expr) => {
+                pick!($name, $default, ToString::to_string)
+            };
+            ($name:ident, $default:expr, $show:expr) => {
+                pick.value(stringify!($name), &self.$name, &file.$name, || $default, $show)?
+            };
+        }
+        let listen = pick!(listen, Ok(any));
+        let public_hosts =
+            pick!(public_host, Ok(Vec::new()), |hosts: &Vec<PublicHost>| join(hosts));
+        let data_dir = pick!(data_dir, default_data_dir(), |p: &PathBuf| p.display().to_string());
+        let json = pick!(json, Ok(false));
+        let log = pick!(log, Ok(LevelFilter::INFO));
+        let memory = pick!(max_memory, Ok(ByteSize(limits.memory))).0;
+        let connections = pick!(max_connections, Ok(limits.connections));
+        let connections_per_source =
+            pick!(max_connections_per_network, Ok(limits.connections_per_source));
+        let registrations = pick!(max_registrations, Ok(limits.registrations));
+        let per_connection = pick!(rate_per_connection, Ok(limits.connection_rate.per_second));
+        let per_network = pick!(rate_per_network, Ok(limits.source_rate.per_second));
+        let envelope_ttl = pick!(envelope_ttl, Ok(Span(limits.envelope_ttl))).0;
+        let registration_ttl = pick!(registration_ttl, Ok(Span(limits.registration_ttl))).0;
+        let drain = pick!(drain_timeout, Ok(Span(Config::new("").drain))).0;
+        let limits = Limits {
+            memory,
+            connections,
+            connections_per_source,
+            registrations,
+            connection_rate: rate(per_connection),
+            source_rate: rate(per_network),
+            envelope_ttl,
+            registration_ttl,
+            ..limits
+        };
+        limits.check().map_err(|e| Failure::of(Exit::Config, "config-invalid", &e))?;
+        let config = Config { listen, public_hosts, data_dir, limits, drain };
+        Ok(Effective { config, json, log, rows: pick.rows })
+    }
+}
+
+/// Chooses values and notes where they are from.
+struct Pick<'a> {
+    matches: &'a ArgMatches,
+    path: Option<PathBuf>,
+    rows: Vec<Row>,
+}
+
+impl Pick<'_> {
+    fn value<T: Clone>(
+        &mut self,
+        name: &'static str,
+        given: &Option<T>,
+        file: &Option<T>,
+        default: impl FnOnce() -> Result<T, Failure>,
+        show: impl Fn(&T) -> String,
+    ) -> Result<T, Failure> {
+        let (value, source) = match (given, file) {
+            (Some(value), _) => {
+                let by_flag = self.matches.value_source(name) == Some(ValueSource::CommandLine);
+                let source =
+                    if by_flag { Source::Flag } else { Source::Environment(variable(name)) };
+                (value.clone(), source)
+            }
+            (None, Some(value)) => {
+                let path = self.path.clone().unwrap_or_default();
+                (value.clone(), Source::File(path))
+            }
+            (None, None) => (default()?, Source::Default),
+        };
+        self.rows.push(Row { name, value: show(&value), source });
+        Ok(value)
+    }
+}
+
+fn read(path: &Path) -> Result<Settings, Failure> {
+    let text = std::fs::read_to_string(path).map_err(|e| {
+        let message = format!("cannot read the configuration file {}: {e}", path.display());
+        Failure::new(Exit::Config, "config-unreadable", message)
+    })?;
+    toml::from_str(&text).map_err(|e| {
+        let before = &text[..e.span().map_or(0, |s| s.start.min(text.len()))];
+        let line = before.matches('\n').count() + 1;
+        let column = before.chars().rev().take_while(|&c| c != '\n').count() + 1;
+        let message = format!("{}:{line}:{column}: {}", path.display(), e.message());
+        Failure::new(Exit::Config, "config-invalid", message)
+            .try_this("rendezvous-peer config check, after mending it")
+    })
+}
+
+fn rate(per_second: u32) -> Rate {
+    Rate { per_second, burst: per_second.saturating_mul(BURST_SECONDS).max(MAX_COST) }
+}
+
+fn join(hosts: &[PublicHost]) -> String {
+    hosts.iter().map(ToString::to_string).collect::<Vec<_>>().join(",")
+}
+
+/// The service's directory for who may write there, a directory of the user's own otherwise.
+fn default_data_dir() -> Result<PathBuf, Failure> {
+    use rustix::fs::{Access, access};
+    let system = PathBuf::from(SYSTEM_DATA);
+    if rustix::process::geteuid().is_root() || access(&system, Access::WRITE_OK).is_ok() {
+        return Ok(system);
+    }
+    let absolute = |name: &str, rest: &str| {
+        let dir = PathBuf::from(std::env::var_os(name)?);
+        dir.is_absolute().then(|| dir.join(rest))
+    };
+    absolute("XDG_DATA_HOME", "rendezvous-peer")
+        .or_else(|| absolute("HOME", ".local/share/rendezvous-peer"))
+        .ok_or_else(|| {
+            let message = "no place for the peer's key: neither HOME nor XDG_DATA_HOME is set";
+            Failure::new(Exit::Config, "no-data-dir", message).try_this("--data-dir DIR")
+        })
+}
+
+fn hosts<'de, D: Deserializer<'de>>(d: D) -> Result<Option<Vec<PublicHost>>, D::Error> {
+    let texts = Vec::<String>::deserialize(d)?;
+    let hosts = texts.iter().map(|t| t.parse().map_err(serde::de::Error::custom));
+    hosts.collect::<Result<_, _>>().map(Some)
+}
+
+fn level<'de, D: Deserializer<'de>>(d: D) -> Result<Option<LevelFilter>, D::Error> {
+    String::deserialize(d)?.parse().map(Some).map_err(serde::de::Error::custom)
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+    use clap::{Args, Command, FromArgMatches};
+
+    /// One value for each setting, as it is written on the command line and in a file.
+    const SAMPLES: [(&str, &str, &str); 14] = [
+        ("listen", "127.0.0.1:1", "\"127.0.0.1:1\""),
+        ("public_host", "a.example,b.example:9", "[\"a.example\", \"b.example:9\"]"),
+        ("data_dir", "/x", "\"/x\""),
+        ("json", "true", "true"),
+        ("log", "debug", "\"debug\""),
+        ("max_memory", "1GiB", "\"1GiB\""),
+        ("max_connections", "5", "5"),
+        ("max_connections_per_network", "4", "4"),
+        ("max_registrations", "3", "3"),
+        ("rate_per_connection", "7", "7"),
+        ("rate_per_network", "8", "8"),
+        ("envelope_ttl", "1h", "\"1h\""),
+        ("registration_ttl", "2d", "\"2d\""),
+        ("drain_timeout", "0s", "\"0s\""),
+    ];
+
+    fn command() -> Command {
+        Settings::augment_args(Command::new("test"))
+    }
+
+    fn resolve(args: &[&str], file: &str) -> Result<Effective, Failure> {
+        let args = std::iter::once("test").chain(args.iter().copied());
+        let matches = command().get_matches_from(args);
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("config.toml");
+        std::fs::write(&path, file).unwrap();
+        Settings::from_arg_matches(&matches).unwrap().resolve(&matches, Some(path))
+    }
+
+    fn failure(file: &str) -> String {
+        format!("{:?}", resolve(&[], file).unwrap_err())
+    }
+
+    #[test]
+    fn every_setting_has_its_three_spellings() {
+        let names: Vec<String> = command()
+            .get_arguments()
+            .map(|arg| {
+                let name = arg.get_id().to_string();
+                assert_eq!(arg.get_long().unwrap(), name.replace('_', "-"));
+                assert_eq!(arg.get_env().unwrap().to_str().unwrap(), variable(&name));
+                name
+            })
+            .filter(|name| name != "config")
+            .collect();
+        assert_eq!(names, SAMPLES.map(|(name, ..)| name));
+        for (name, flag, toml) in SAMPLES {
+            let flag = format!("--{}={flag}", name.replace('_', "-"));
+            let by_flag = resolve(&[&flag], "").unwrap();
+            let by_file = resolve(&[], &format!("{name} = {toml}\n")).unwrap();
+            let row = |e: &Effective| {
+                let row = e.rows.iter().find(|r| r.name == name).unwrap();
+                (row.value.clone(), row.source.clone())
+            };
+            assert_eq!(row(&by_flag).0, row(&by_file).0);
+            assert_eq!(row(&by_flag).1, Source::Flag);
+            assert!(matches!(row(&by_file).1, Source::File(_)), "{name}");
+        }
+    }
+
+    #[test]
+    fn a_flag_wins_over_the_file_and_the_file_over_the_default() {
+        let file = "max_memory = \"1GiB\"\nmax_connections = 7\n";
+        let effective = resolve(&["--max-connections", "9"], file).unwrap();
+        let limits = effective.config.limits;
+        assert_eq!((limits.memory, limits.connections), (1 << 30, 9));
+        assert_eq!(limits.registrations, Limits::default().registrations);
+        assert_eq!(effective.config.listen.port(), 443);
+    }
+
+    #[test]
+    fn the_printed_defaults_are_those_of_the_library() {
+        let effective = resolve(&[], "").unwrap();
+        assert_eq!(effective.config.limits, Limits::default());
+        assert!(effective.rows.iter().all(|r| r.source == Source::Default));
+    }
+
+    #[test]
+    fn mistakes_in_a_file_are_shown_with_their_place() {
+        assert!(failure("listen = \"[::]:1\"\n\nmax_memroy = \"1GiB\"\n").contains(".toml:3:1: "));
+        assert!(failure("max_memory = \"lots\"\n").contains(".toml:1:14: "));
+        assert!(failure("public_host = [\"no spaces\"]\n").contains(".toml:1:"));
+        assert!(failure("max_memory = \"1KiB\"\n").contains("memory cap is too small"));
+        assert!(failure("config = \"x\"\n").contains("unknown field"));
+    }
+}

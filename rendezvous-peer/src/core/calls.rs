@@ -1,0 +1,271 @@
+//! What each request does.
+
+use std::net::SocketAddr;
+use std::sync::atomic::Ordering;
+
+use dashmap::Entry;
+use halloo_wire::envelope::{EnvelopeRef, Lane};
+use halloo_wire::peer::{
+    Call, Callee, DropEnvelope, Knock, Knocked, LookUp, PeerError, Push, Receipt, Register,
+    Registered, Request, Response,
+};
+use halloo_wire::{EnvelopeId, SessionId};
+use rand_chacha::rand_core::Rng;
+
+use super::limits::{BYTES_PER_TOKEN, PEEK_COST};
+use super::mailbox::Full;
+use super::registry::{Presence, Row, RowKey};
+use super::time::Millis;
+use super::{Caller, ConnId, Core, Outcome, count_up, refusal_of};
+use crate::redacted::Redacted;
+
+impl Core {
+    pub(super) fn answer(
+        &self,
+        conn: ConnId,
+        observed: SocketAddr,
+        request: Request,
+        now: Millis,
+    ) -> Result<Outcome, PeerError> {
+        let Request { session, call } = request;
+        let caller = self.charge_rate(conn, observed, cost(&call), now)?;
+        let device = match session {
+            Some(shown) => Some(self.authenticate(conn, observed, caller, shown, now)?),
+            None => None,
+        };
+        if self.is_draining() && adds_state(&call) {
+            return Err(PeerError::Draining);
+        }
+        let own = || device.ok_or(PeerError::NotRegistered);
+        match call {
+            Call::Register(r) => self.register(conn, observed, r, now),
+            Call::Publish(p) => self.on_row(own()?, |row| row.publish(p)).inspect(|_| {
+                self.counters.published.add(1);
+            }),
+            Call::Grant(g) => self.on_row(own()?, |row| row.grant(g, self.limits.capabilities)),
+            Call::Revoke(ids) => self.on_row(own()?, |row| {
+                row.revoke(&ids);
+                Ok(())
+            }),
+            Call::Peek { after } => self.peek(own()?, after, now),
+            Call::Ack(ids) => self.on_row(own()?, |row| {
+                let removed = ids.iter().filter(|&&id| row.mailbox.remove(id)).count();
+                self.counters.acknowledged.add(removed);
+                Ok(())
+            }),
+            Call::LookUp(l) => self.look_up(l),
+            Call::Drop(d) => self.drop_envelope(d, now),
+            Call::Knock(k) => Ok(self.knock(k, observed)),
+        }
+    }
+
+    /// Takes tokens from the connection and from its network; returns who is at its end.
+    pub(super) fn charge_rate(
+        &self,
+        conn: ConnId,
+        observed: SocketAddr,
+        cost: u32,
+        now: Millis,
+    ) -> Result<Option<Caller>, PeerError> {
+        // A request may still be under way when its connection closes.
+        let state = self.conns.get(&conn).ok_or(PeerError::NotRegistered)?;
+        let limited = |retry_after_ms| PeerError::RateLimited { retry_after_ms };
+        state.rate.take(cost, self.limits.connection_rate, now).map_err(limited)?;
+        let caller = state.caller.clone();
+        drop(state);
+        self.sources.take(observed, cost, self.limits.source_rate, now).map_err(limited)?;
+        Ok(caller)
+    }
+
+    /// Checks a session that a connection shows and notes the visit. A session belongs to a
+    /// device: all connections with the device's certificate may show it, and no other.
+    fn authenticate(
+        &self,
+        conn: ConnId,
+        observed: SocketAddr,
+        caller: Option<Caller>,
+        shown: SessionId,
+        now: Millis,
+    ) -> Result<RowKey, PeerError> {
+        let key = caller.ok_or(PeerError::WrongSession)?.key.0;
+        let mut row = self.rows.get_mut(&key).ok_or(PeerError::WrongSession)?;
+        if !row.is_session(&shown) {
+            return Err(PeerError::WrongSession);
+        }
+        row.last_visit = row.last_visit.max(now);
+        if let Some(presence) = row.presence.as_mut().filter(|p| p.conn == conn) {
+            presence.observed = Redacted(observed);
+        }
+        Ok(key)
+    }
+
+    fn register(
+        &self,
+        conn: ConnId,
+        observed: SocketAddr,
+        register: Register,
+        now: Millis,
+    ) -> Result<Outcome, PeerError> {
+        let mut state = self.conns.get_mut(&conn).ok_or(PeerError::NotRegistered)?;
+        let caller = state.caller.as_ref().ok_or(PeerError::NoCertificate)?;
+        let key = caller.key.0;
+        if register.device != key.1 {
+            return Err(PeerError::NoCertificate);
+        }
+        if register.instance != self.instance {
+            return Err(PeerError::InstanceChanged { instance: self.instance });
+        }
+        let mut row = match self.rows.entry(key) {
+            Entry::Occupied(row) if register.counter <= row.get().counter => {
+                return Err(PeerError::StaleCounter);
+            }
+            Entry::Occupied(row) => row.into_ref(),
+            Entry::Vacant(place) => place.insert(self.make_row(caller, now)?),
+        };
+        row.counter = register.counter;
+        row.last_visit = row.last_visit.max(now);
+        self.counters.expired.add(row.mailbox.purge(now));
+        let presence =
+            Presence { conn, observed: Redacted(observed), pushed: row.mailbox.latest() };
+        let older = row.presence.replace(presence).map(|p| p.conn).filter(|&c| c != conn);
+        let published = row.published();
+        let registered = Registered {
+            session: row.session(),
+            expires_s: seconds(self.limits.registration_ttl),
+            bundle_seq: published.map(|(seq, _)| seq),
+            one_time_keys_left: published.map_or(0, |(_, left)| left),
+            capabilities: count(row.capabilities().len()),
+            waiting: count(row.mailbox.len()),
+        };
+        drop(row);
+        state.registered = true;
+        self.counters.registered.add(1);
+        Ok(Outcome {
+            pushes: older.map(|c| (c, Push::Superseded)).into_iter().collect(),
+            ..Outcome::from(Response::Registered(registered))
+        })
+    }
+
+    fn make_row(&self, caller: &Caller, now: Millis) -> Result<Row, PeerError> {
+        if !count_up(&self.registrations, self.limits.registrations) {
+            return Err(PeerError::PeerFull);
+        }
+        let (session, first) = {
+            let mut rng = self.rng();
+            let mut session = SessionId([0; 16]);
+            rng.fill_bytes(&mut session.0);
+            // 44 bits leave room to count and stay short on the wire.
+            (session, EnvelopeId((rng.next_u64() >> 20) + 1))
+        };
+        let passport = caller.passport.0.clone();
+        Row::new(passport, session, first, now, &self.memory).ok_or_else(|| {
+            self.registrations.fetch_sub(1, Ordering::Relaxed);
+            PeerError::PeerFull
+        })
+    }
+
+    fn on_row(
+        &self,
+        key: RowKey,
+        change: impl FnOnce(&mut Row) -> Result<(), PeerError>,
+    ) -> Result<Outcome, PeerError> {
+        let mut row = self.rows.get_mut(&key).ok_or(PeerError::NotRegistered)?;
+        change(&mut row)?;
+        Ok(Response::Done.into())
+    }
+
+    fn peek(
+        &self,
+        key: RowKey,
+        after: Option<EnvelopeId>,
+        now: Millis,
+    ) -> Result<Outcome, PeerError> {
+        let mut row = self.rows.get_mut(&key).ok_or(PeerError::NotRegistered)?;
+        self.counters.expired.add(row.mailbox.purge(now));
+        Ok(Response::Page(row.mailbox.page(after)).into())
+    }
+
+    fn look_up(&self, LookUp { to, device }: LookUp) -> Result<Outcome, PeerError> {
+        let found = self.rows.get_mut(&(to, device)).and_then(|mut row| row.look_up());
+        let found = found.ok_or_else(|| self.unknown())?;
+        self.counters.looked_up.add(1);
+        Ok(Response::Found(found).into())
+    }
+
+    fn drop_envelope(&self, drop: DropEnvelope, now: Millis) -> Result<Outcome, PeerError> {
+        let lane = EnvelopeRef::decode(&drop.envelope).map_err(refusal_of)?.header.lane;
+        if drop.instance.is_some_and(|i| i != self.instance) {
+            return Err(PeerError::InstanceChanged { instance: self.instance });
+        }
+        let id = drop.token.as_ref().map(|token| token.id());
+        let mut row = self.rows.get_mut(&(drop.to, drop.device)).ok_or_else(|| self.unknown())?;
+        let allowed = match lane {
+            Lane::Contacts => id.is_some_and(|id| row.card(&id).is_some()),
+            Lane::Strangers => true,
+        };
+        if !allowed {
+            return Err(PeerError::NotAuthorized);
+        }
+        self.counters.expired.add(row.mailbox.purge(now));
+        let expires = now.after(self.limits.envelope_ttl);
+        row.mailbox.push(lane, drop.envelope, expires, &self.limits, &self.memory).map_err(
+            |full| match full {
+                Full::Lane => PeerError::MailboxFull,
+                Full::Peer => PeerError::PeerFull,
+            },
+        )?;
+        self.counters.dropped.add(1);
+        let receipt = Receipt { instance: self.instance, ttl_s: seconds(self.limits.envelope_ttl) };
+        Ok(Outcome {
+            mail_for: row.presence.map(|p| p.conn),
+            ..Outcome::from(Response::Dropped(receipt))
+        })
+    }
+
+    /// Passes a knock on and tells the caller in the same instant where the callee is. Whatever
+    /// stands against it, the answer is the same.
+    fn knock(&self, knock: Knock, observed: SocketAddr) -> Outcome {
+        self.counters.knocks.add(1);
+        let capability = knock.token.id();
+        let callee = self.rows.get(&(knock.to, knock.device)).and_then(|row| {
+            let card = row.card(&capability).filter(|card| !card.is_empty())?;
+            let presence = row.presence?;
+            Some((presence.conn, Callee { observed: presence.observed.0, card: card.to_vec() }))
+        });
+        let Some((conn, callee)) = callee else {
+            return Response::Knocked(Knocked { callee: None }).into();
+        };
+        self.counters.knocks_forwarded.add(1);
+        let push = Push::Knock { capability, observed, card: knock.card };
+        Outcome {
+            pushes: vec![(conn, push)],
+            ..Outcome::from(Response::Knocked(Knocked { callee: Some(callee) }))
+        }
+    }
+
+    fn unknown(&self) -> PeerError {
+        PeerError::UnknownRecipient { instance: self.instance }
+    }
+}
+
+/// Tokens that a request costs.
+fn cost(call: &Call) -> u32 {
+    match call {
+        Call::Drop(d) => 1 + u32::try_from(d.envelope.len() / BYTES_PER_TOKEN).unwrap_or(u32::MAX),
+        Call::Peek { .. } => PEEK_COST,
+        _ => 1,
+    }
+}
+
+/// Whether a stopping peer refuses it. What lets devices fetch what is there goes on.
+fn adds_state(call: &Call) -> bool {
+    !matches!(call, Call::Peek { .. } | Call::Ack(_) | Call::Revoke(_))
+}
+
+fn seconds(span: std::time::Duration) -> u32 {
+    u32::try_from(span.as_secs()).unwrap_or(u32::MAX)
+}
+
+fn count(n: usize) -> u32 {
+    u32::try_from(n).unwrap_or(u32::MAX)
+}

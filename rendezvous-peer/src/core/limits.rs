@@ -1,0 +1,162 @@
+//! Every limit of the peer, with its reason. All of them are answered with a refusal; nothing that
+//! has been accepted is thrown out before its time.
+
+use std::time::Duration;
+
+use halloo_wire::limits::{MAX_ENVELOPE, MAX_ONE_TIME_KEYS};
+
+/// How often something may happen.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Rate {
+    /// Tokens that come back in a second; 0 switches the limit off.
+    pub per_second: u32,
+    /// Tokens in a full bucket.
+    pub burst: u32,
+}
+
+/// How much of one lane of one mailbox may be filled.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Quota {
+    /// Envelopes.
+    pub envelopes: usize,
+    /// Bytes of envelopes.
+    pub bytes: usize,
+}
+
+/// The limits of a peer's table. [`Limits::default`] is right for a machine with 1 GiB.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Limits {
+    /// Bytes that rows, bundles, capabilities and mailboxes may take together. Connections come
+    /// on top: about 40 kB each in QUIC.
+    pub memory: usize,
+    /// Devices registered at a time. A row takes 1.2 kB, with a bundle and 50 one-time keys
+    /// 4.4 kB (measured), so that all of them take half of the memory cap and mailboxes find room
+    /// beside them.
+    pub registrations: usize,
+    /// Connections at a time.
+    pub connections: usize,
+    /// Connections at a time from one network (/24 or /56), so that one cannot take all places.
+    pub connections_per_source: usize,
+    /// Reach capabilities of one device: one for each contact.
+    pub capabilities: usize,
+    /// The contacts' lane of a mailbox: a thousand short messages.
+    pub contacts: Quota,
+    /// The strangers' lane: some contact requests of the 16 KiB class, which carry an
+    /// introduction.
+    pub strangers: Quota,
+    /// How long an envelope waits. Senders keep their own copy and drop it again.
+    pub envelope_ttl: Duration,
+    /// How long a registration outlives the last visit: the longest validity of a prekey bundle.
+    pub registration_ttl: Duration,
+    /// Requests on one connection.
+    pub connection_rate: Rate,
+    /// Requests and connections from one network.
+    pub source_rate: Rate,
+    /// Incident records kept; the oldest go first.
+    pub incidents: usize,
+    /// Over how long the nodes of a stopping peer are told to spread their return.
+    pub drain_spread: Duration,
+}
+
+/// Bytes of an envelope that one token pays for: a drop of 16 KiB costs five times a knock.
+pub const BYTES_PER_TOKEN: usize = 4096;
+/// Tokens that a connection costs its network: the handshake is the dearest thing that a stranger
+/// can ask for.
+pub const CONNECTION_COST: u32 = 5;
+/// Tokens that a page of envelopes costs.
+pub const PEEK_COST: u32 = 4;
+/// The dearest single request. No burst may be smaller, or it could never be made.
+pub const MAX_COST: u32 = 1 + (MAX_ENVELOPE / BYTES_PER_TOKEN) as u32;
+
+// `given` in a published bundle is a bit set of 64.
+const _: () = assert!(MAX_ONE_TIME_KEYS <= 64);
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            memory: 256 << 20,
+            registrations: 32_768,
+            connections: 10_000,
+            connections_per_source: 2_500,
+            capabilities: 1_024,
+            contacts: Quota { envelopes: 1_024, bytes: 4 << 20 },
+            strangers: Quota { envelopes: 32, bytes: 640 << 10 },
+            envelope_ttl: Duration::from_secs(72 * 3600),
+            registration_ttl: Duration::from_secs(14 * 24 * 3600),
+            connection_rate: Rate { per_second: 500, burst: 5_000 },
+            source_rate: Rate { per_second: 2_000, burst: 20_000 },
+            incidents: 256,
+            drain_spread: Duration::from_secs(10),
+        }
+    }
+}
+
+/// Why some limits cannot work together.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum LimitsError {
+    /// Less memory than one device with one envelope takes.
+    #[error("the memory cap is too small: {MIN_MEMORY} bytes are the least")]
+    Memory,
+    /// No connection or no registration would be allowed.
+    #[error("at least one connection and one registration must be allowed")]
+    Nobody,
+    /// A bucket that the dearest request never fits into.
+    #[error("a burst below {MAX_COST} would never allow the largest request")]
+    Burst,
+    /// A span that rounds to nothing, or beyond what an answer can say.
+    #[error("a time to live must be between one second and 68 years")]
+    TimeToLive,
+}
+
+/// The least memory cap that makes sense: one mailbox with one large envelope.
+pub const MIN_MEMORY: usize = 128 << 10;
+
+impl Limits {
+    /// Checks that a peer can work with these limits.
+    ///
+    /// # Errors
+    /// [`LimitsError`] says which limit cannot be.
+    pub fn check(&self) -> Result<(), LimitsError> {
+        if self.memory < MIN_MEMORY {
+            return Err(LimitsError::Memory);
+        }
+        if self.connections.min(self.connections_per_source).min(self.registrations) == 0 {
+            return Err(LimitsError::Nobody);
+        }
+        for rate in [self.connection_rate, self.source_rate] {
+            if rate.per_second > 0 && rate.burst < MAX_COST {
+                return Err(LimitsError::Burst);
+            }
+        }
+        for ttl in [self.envelope_ttl, self.registration_ttl] {
+            if !(1..1 << 31).contains(&ttl.as_secs()) {
+                return Err(LimitsError::TimeToLive);
+            }
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_defaults_work_together() {
+        assert_eq!(Limits::default().check(), Ok(()));
+    }
+
+    #[test]
+    fn limits_that_cannot_work_are_named() {
+        let with = |change: fn(&mut Limits)| {
+            let mut limits = Limits::default();
+            change(&mut limits);
+            limits.check()
+        };
+        assert_eq!(with(|l| l.memory = 1), Err(LimitsError::Memory));
+        assert_eq!(with(|l| l.connections = 0), Err(LimitsError::Nobody));
+        assert_eq!(with(|l| l.source_rate.burst = 1), Err(LimitsError::Burst));
+        assert_eq!(with(|l| l.envelope_ttl = Duration::ZERO), Err(LimitsError::TimeToLive));
+    }
+}

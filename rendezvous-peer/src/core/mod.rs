@@ -1,0 +1,434 @@
+//! The table and its rules, without sockets, clocks or tasks.
+//!
+//! A [`Core`] is told of connections, requests and the passing of time, and answers with what to
+//! send. All calls take `&self`, so that connections on several threads work in parallel.
+//!
+//! # Locks
+//!
+//! 1. a shard of `conns`,
+//! 2. a shard of `rows`,
+//! 3. the small ones: the random generator, the ring of incidents, the key of the table of
+//!    networks, a shard of `per_source`.
+//!
+//! They are taken in this order only. Registering is the one call that holds a lock of the first
+//! kind together with one of the second: so a connection that closes at the same time either is
+//! gone before, or clears the presence that the registration leaves. No call holds two shards of
+//! one map, and nothing is locked under a lock of the third kind.
+//!
+//! # Mail
+//!
+//! A connected recipient is pushed its envelopes one by one ([`Core::next_mail`]), as fast as it
+//! takes them. What waits to be pushed stays in the mailbox, so a slow reader costs no memory and
+//! misses nothing.
+
+mod calls;
+mod incidents;
+mod inspect;
+pub mod limits;
+mod mailbox;
+mod memory;
+mod rate;
+mod registry;
+mod stats;
+#[cfg(test)]
+mod tests;
+mod time;
+
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use dashmap::DashMap;
+use halloo_wire::peer::{PeerError, Push, Request, Response};
+use halloo_wire::{DecodeError, DeviceId, Fingerprint, InstanceId};
+use rand_chacha::ChaCha20Rng;
+use rand_chacha::rand_core::{Rng, SeedableRng};
+
+use self::incidents::Incidents;
+use self::limits::CONNECTION_COST;
+use self::memory::Memory;
+use self::rate::{Bucket, Prefix, Sources};
+use self::registry::{Row, RowKey};
+use self::stats::Counters;
+use crate::redacted::Redacted;
+
+pub use self::incidents::{Incident, IncidentKind};
+pub use self::inspect::{EnvelopeView, RowView};
+pub use self::limits::{Limits, LimitsError, Quota, Rate};
+pub use self::stats::Stats;
+pub use self::time::Millis;
+
+/// A connection, numbered by the caller; a number is used once.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct ConnId(pub u64);
+
+/// Who is at the other end of a connection with client certificates: facts that TLS has proved.
+#[derive(Debug, Clone)]
+pub struct Caller {
+    key: Redacted<RowKey>,
+    passport: Redacted<Arc<[u8]>>,
+}
+
+impl Caller {
+    /// The device and the passport certificate that it has shown.
+    pub fn new(fingerprint: Fingerprint, device: DeviceId, passport: &[u8]) -> Self {
+        Self { key: Redacted((fingerprint, device)), passport: Redacted(passport.into()) }
+    }
+}
+
+/// What a request leads to.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Outcome {
+    /// For the one who asked.
+    pub response: Response,
+    /// For other connections.
+    pub pushes: Vec<(ConnId, Push)>,
+    /// A connection for which mail has come: ask [`Core::next_mail`].
+    pub mail_for: Option<ConnId>,
+    /// Why the connection must be closed after the response.
+    pub close: Option<CloseReason>,
+}
+
+/// Why a peer closes a connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum CloseReason {
+    /// It showed a session that is not its own.
+    #[error("wrong session")]
+    WrongSession,
+    /// The peer, or the network of the caller, has as many connections as it may.
+    #[error("too many connections")]
+    TooManyConnections,
+    /// The peer stops.
+    #[error("the peer stops")]
+    Stopping,
+}
+
+/// What [`Core::expire`] has forgotten.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Expired {
+    /// Envelopes.
+    pub envelopes: usize,
+    /// Registrations.
+    pub registrations: usize,
+}
+
+/// A connection as the core knows it.
+struct Conn {
+    caller: Option<Caller>,
+    registered: bool,
+    rate: Bucket,
+    source: u64,
+}
+
+/// The table of a rendezvous peer.
+pub struct Core {
+    limits: Limits,
+    instance: InstanceId,
+    conns: DashMap<ConnId, Conn>,
+    rows: DashMap<RowKey, Row>,
+    connections: AtomicUsize,
+    registrations: AtomicUsize,
+    /// Connections of each network, named by a keyed hash.
+    per_source: DashMap<u64, usize>,
+    source_key: [u8; 32],
+    sources: Sources,
+    memory: Arc<Memory>,
+    rng: Mutex<ChaCha20Rng>,
+    incidents: Mutex<Incidents>,
+    counters: Counters,
+    draining: AtomicBool,
+}
+
+impl Core {
+    /// An empty table.
+    ///
+    /// `instance` and `seed` must be drawn at random for each run: whoever knows the seed knows
+    /// the session ids.
+    ///
+    /// # Errors
+    /// [`LimitsError`] when the limits cannot work together.
+    pub fn new(
+        limits: Limits,
+        instance: InstanceId,
+        seed: [u8; 32],
+        now: Millis,
+    ) -> Result<Self, LimitsError> {
+        limits.check()?;
+        let mut rng = ChaCha20Rng::from_seed(seed);
+        let mut key = || {
+            let mut key = [0; 32];
+            rng.fill_bytes(&mut key);
+            key
+        };
+        let (source_key, rotating) = (key(), key());
+        Ok(Self {
+            limits,
+            instance,
+            conns: DashMap::new(),
+            rows: DashMap::new(),
+            connections: AtomicUsize::new(0),
+            registrations: AtomicUsize::new(0),
+            per_source: DashMap::new(),
+            source_key,
+            sources: Sources::new(rotating, now),
+            memory: Memory::new(limits.memory),
+            rng: Mutex::new(rng),
+            incidents: Mutex::new(Incidents::new(limits.incidents)),
+            counters: Counters::default(),
+            draining: AtomicBool::new(false),
+        })
+    }
+
+    /// This run of the peer.
+    pub fn instance(&self) -> InstanceId {
+        self.instance
+    }
+
+    /// The limits in force.
+    pub fn limits(&self) -> &Limits {
+        &self.limits
+    }
+
+    /// Says whether an address may begin a handshake. To be asked before the handshake, so that a
+    /// flood costs little. It takes nothing from the network's bucket: an address that has not
+    /// been proved may be somebody else's.
+    pub fn admits(&self, remote: SocketAddr, now: Millis) -> bool {
+        let room = self.connections.load(Ordering::Relaxed) < self.limits.connections;
+        let rate = self.limits.source_rate;
+        let admitted = room && self.sources.has(remote, CONNECTION_COST, rate, now);
+        if !admitted {
+            self.record(IncidentKind::TooManyConnections, now);
+        }
+        admitted
+    }
+
+    /// Takes a connection in and returns the first word to it.
+    ///
+    /// # Errors
+    /// The reason for which the connection must be closed; the core then does not know it.
+    pub fn welcome(
+        &self,
+        conn: ConnId,
+        observed: SocketAddr,
+        caller: Option<Caller>,
+        now: Millis,
+    ) -> Result<Push, CloseReason> {
+        if self.is_draining() {
+            return Err(CloseReason::Stopping);
+        }
+        let source = Prefix::of(observed).keyed(&self.source_key);
+        if !self.take_place(observed, source, now) {
+            self.record(IncidentKind::TooManyConnections, now);
+            return Err(CloseReason::TooManyConnections);
+        }
+        let state = Conn { caller, registered: false, rate: Bucket::default(), source };
+        let earlier = self.conns.insert(conn, state);
+        debug_assert!(earlier.is_none(), "connection numbers are used once");
+        self.counters.connected.add(1);
+        Ok(Push::Welcome { instance: self.instance, observed: canonical(observed) })
+    }
+
+    /// Names the one at the other end of a connection that was welcomed before the handshake had
+    /// shown who it is. A name that has been given stays.
+    pub fn identify(&self, conn: ConnId, caller: Caller) {
+        if let Some(mut state) = self.conns.get_mut(&conn)
+            && state.caller.is_none()
+        {
+            state.caller = Some(caller);
+        }
+    }
+
+    /// Answers a request from a connection whose address is `observed` at the moment.
+    pub fn call(
+        &self,
+        conn: ConnId,
+        observed: SocketAddr,
+        request: Request,
+        now: Millis,
+    ) -> Outcome {
+        match self.answer(conn, canonical(observed), request, now) {
+            Ok(outcome) => outcome,
+            Err(error) => self.refuse(error, now),
+        }
+    }
+
+    /// Answers bytes that are no request.
+    pub fn malformed(
+        &self,
+        conn: ConnId,
+        observed: SocketAddr,
+        error: DecodeError,
+        now: Millis,
+    ) -> Outcome {
+        let refusal = match self.charge_rate(conn, observed, 1, now) {
+            Err(limited) => limited,
+            Ok(_) => refusal_of(error),
+        };
+        self.refuse(refusal, now)
+    }
+
+    /// The next envelope to push to a connection: after those that it has been pushed, and those
+    /// that waited when it registered, which it peeks. `None` when there is none, or when the
+    /// device is reached elsewhere.
+    pub fn next_mail(&self, conn: ConnId, now: Millis) -> Option<Push> {
+        let key = self.conns.get(&conn)?.caller.as_ref()?.key.0;
+        let mut row = self.rows.get_mut(&key)?;
+        self.counters.expired.add(row.mailbox.purge(now));
+        let presence = row.presence.filter(|p| p.conn == conn)?;
+        let waiting = row.mailbox.next_after(Some(presence.pushed))?;
+        row.presence.as_mut()?.pushed = waiting.id;
+        self.counters.pushed.add(1);
+        Some(Push::Envelope(waiting))
+    }
+
+    /// Forgets a connection. The registration stays for the device's next visit.
+    pub fn connection_closed(&self, conn: ConnId, now: Millis) {
+        let Some((_, gone)) = self.conns.remove(&conn) else { return };
+        self.connections.fetch_sub(1, Ordering::Relaxed);
+        self.count_source_down(gone.source);
+        let Some(caller) = gone.caller.filter(|_| gone.registered) else { return };
+        if let Some(mut row) = self.rows.get_mut(&caller.key.0)
+            && row.presence.is_some_and(|p| p.conn == conn)
+        {
+            row.presence = None;
+            row.last_visit = row.last_visit.max(now);
+        }
+    }
+
+    /// Forgets what has had its time: envelopes, registrations without a visit, the key of the
+    /// table of networks. To be called every few seconds; what has expired is never handed out
+    /// even if it is called late.
+    pub fn expire(&self, now: Millis) -> Expired {
+        let mut expired = Expired::default();
+        self.rows.retain(|_, row| {
+            expired.envelopes += row.mailbox.purge(now);
+            let stays =
+                row.presence.is_some() || now < row.last_visit.after(self.limits.registration_ttl);
+            if !stays {
+                expired.envelopes += row.mailbox.len();
+                expired.registrations += 1;
+            }
+            stays
+        });
+        self.registrations.fetch_sub(expired.registrations, Ordering::Relaxed);
+        self.counters.expired.add(expired.envelopes);
+        self.counters.forgotten.add(expired.registrations);
+        if self.sources.is_due(now) {
+            let mut key = [0; 32];
+            self.rng().fill_bytes(&mut key);
+            self.sources.rotate(key, now);
+        }
+        expired
+    }
+
+    /// Begins to stop: nothing more is accepted, and each connection is told when to come back.
+    pub fn drain(&self) -> Vec<(ConnId, Push)> {
+        self.draining.store(true, Ordering::Relaxed);
+        let conns: Vec<ConnId> = self.conns.iter().map(|c| *c.key()).collect();
+        let spread = u32::try_from(self.limits.drain_spread.as_millis()).unwrap_or(u32::MAX).max(1);
+        let mut rng = self.rng();
+        conns
+            .into_iter()
+            .map(|conn| (conn, Push::Draining { retry_after_ms: rng.next_u32() % spread }))
+            .collect()
+    }
+
+    /// What the peer has done and holds.
+    pub fn stats(&self) -> Stats {
+        Stats {
+            connections: self.connections.load(Ordering::Relaxed),
+            registrations: self.registrations.load(Ordering::Relaxed),
+            memory_used: self.memory.used(),
+            memory_cap: self.memory.cap(),
+            draining: self.is_draining(),
+            ..self.counters.stats()
+        }
+    }
+
+    /// The latest incidents, oldest first.
+    pub fn incidents(&self) -> Vec<Incident> {
+        self.lock_incidents().list()
+    }
+
+    fn refuse(&self, error: PeerError, now: Millis) -> Outcome {
+        self.counters.refused.add(1);
+        if let Some(kind) = IncidentKind::of(&error) {
+            self.record(kind, now);
+        }
+        Outcome {
+            close: (error == PeerError::WrongSession).then_some(CloseReason::WrongSession),
+            ..Outcome::from(Response::Refused(error))
+        }
+    }
+
+    fn record(&self, kind: IncidentKind, now: Millis) {
+        self.counters.incidents[kind as usize].add(1);
+        self.lock_incidents().record(kind, now);
+    }
+
+    fn is_draining(&self) -> bool {
+        self.draining.load(Ordering::Relaxed)
+    }
+
+    fn rng(&self) -> MutexGuard<'_, ChaCha20Rng> {
+        self.rng.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn lock_incidents(&self) -> MutexGuard<'_, Incidents> {
+        self.incidents.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Counts a connection in, unless a limit stands against it.
+    fn take_place(&self, observed: SocketAddr, source: u64, now: Millis) -> bool {
+        let rate = self.limits.source_rate;
+        if self.sources.take(observed, CONNECTION_COST, rate, now).is_err()
+            || !count_up(&self.connections, self.limits.connections)
+        {
+            return false;
+        }
+        let room = self.count_source_up(source);
+        if !room {
+            self.connections.fetch_sub(1, Ordering::Relaxed);
+        }
+        room
+    }
+
+    fn count_source_up(&self, source: u64) -> bool {
+        let mut count = self.per_source.entry(source).or_insert(0);
+        let room = *count < self.limits.connections_per_source;
+        *count += usize::from(room);
+        room
+    }
+
+    fn count_source_down(&self, source: u64) {
+        if let Some(mut count) = self.per_source.get_mut(&source) {
+            *count -= 1;
+        }
+        self.per_source.remove_if(&source, |_, count| *count == 0);
+    }
+}
+
+impl From<Response> for Outcome {
+    fn from(response: Response) -> Self {
+        Self { response, pushes: Vec::new(), mail_for: None, close: None }
+    }
+}
+
+/// Counts up to `limit`; says whether there was room.
+fn count_up(count: &AtomicUsize, limit: usize) -> bool {
+    let more = |n: usize| (n < limit).then_some(n + 1);
+    count.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more).is_ok()
+}
+
+/// An IPv4 address that came in through an IPv6 socket is an IPv4 address.
+fn canonical(address: SocketAddr) -> SocketAddr {
+    SocketAddr::new(address.ip().to_canonical(), address.port())
+}
+
+fn refusal_of(error: DecodeError) -> PeerError {
+    match error {
+        DecodeError::TooLong => PeerError::TooLarge,
+        _ => PeerError::Malformed,
+    }
+}

@@ -1,0 +1,96 @@
+//! Counters and gauges. None of them says anything about one person.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use serde::Serialize;
+
+use super::incidents::IncidentKind;
+
+macro_rules! counters {
+    ($($(#[$doc:meta])* $name:ident,)+) => {
+        /// Running counts.
+        #[derive(Debug, Default)]
+        pub(super) struct Counters {
+            $(pub(super) $name: Counter,)+
+            pub(super) incidents: [Counter; IncidentKind::ALL.len()],
+        }
+
+        /// What a peer has done since it started, and what it holds.
+        #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+        #[non_exhaustive]
+        pub struct Stats {
+            $($(#[$doc])* pub $name: u64,)+
+            /// Incidents by kind; kinds that never happened are left out.
+            pub incidents: Vec<(IncidentKind, u64)>,
+            /// Connections at the moment.
+            pub connections: usize,
+            /// Devices registered.
+            pub registrations: usize,
+            /// Bytes charged to the memory cap.
+            pub memory_used: usize,
+            /// The memory cap in bytes.
+            pub memory_cap: usize,
+            /// Whether the peer is about to stop.
+            pub draining: bool,
+        }
+
+        impl Counters {
+            pub(super) fn stats(&self) -> Stats {
+                Stats {
+                    $($name: self.$name.value(),)+
+                    incidents: IncidentKind::ALL
+                        .into_iter()
+                        .map(|kind| (kind, self.incidents[kind as usize].value()))
+                        .filter(|&(_, n)| n > 0)
+                        .collect(),
+                    connections: 0,
+                    registrations: 0,
+                    memory_used: 0,
+                    memory_cap: 0,
+                    draining: false,
+                }
+            }
+        }
+    };
+}
+
+counters! {
+    /// Connections welcomed.
+    connected,
+    /// Registrations made or renewed.
+    registered,
+    /// Bundles published.
+    published,
+    /// Look-ups answered with a bundle.
+    looked_up,
+    /// Envelopes accepted.
+    dropped,
+    /// Envelopes pushed to connected recipients.
+    pushed,
+    /// Envelopes acknowledged by their recipients.
+    acknowledged,
+    /// Envelopes whose time ran out.
+    expired,
+    /// Knocks asked for.
+    knocks,
+    /// Knocks passed on.
+    knocks_forwarded,
+    /// Registrations forgotten because nobody came back.
+    forgotten,
+    /// Requests refused, for whatever reason.
+    refused,
+}
+
+/// A number that only rises.
+#[derive(Debug, Default)]
+pub(super) struct Counter(AtomicU64);
+
+impl Counter {
+    pub(super) fn add(&self, n: usize) {
+        self.0.fetch_add(n as u64, Ordering::Relaxed);
+    }
+
+    fn value(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+}

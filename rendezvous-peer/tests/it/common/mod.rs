@@ -1,0 +1,259 @@
+//! The real program, and nodes that talk to it over real sockets.
+
+pub(crate) mod raw;
+
+use std::io::{BufRead, BufReader, Read};
+use std::net::SocketAddr;
+use std::path::Path;
+use std::process::{Command, ExitStatus, Stdio};
+use std::time::Duration;
+
+use halloo_identity::{Identity, PeerAddress};
+use halloo_transport::{Endpoint, EndpointRole, PeerConnection, PeerTrust, Show};
+use halloo_wire::envelope::{HEADER_LEN, Header, KEM_CT_LEN, Lane, NOISE_OVERHEAD};
+use halloo_wire::peer::{
+    Call, DropEnvelope, Grant, LookUp, PeerError, Push, Register, Registered, Request, Response,
+};
+use halloo_wire::{CapabilityToken, DeviceId, Fingerprint, InstanceId, PeerFingerprint, SessionId};
+use rustix::process::{Pid, Signal, kill_process};
+use serde_json::Value;
+use tokio::sync::{mpsc, oneshot};
+use tokio::time::timeout;
+
+/// Longer than anything here takes, on the slowest machine.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
+
+/// A running `rendezvous-peer`. Dropped, it is killed.
+pub(crate) struct Process {
+    pid: Pid,
+    events: mpsc::UnboundedReceiver<Value>,
+    log: oneshot::Receiver<String>,
+    end: Option<oneshot::Receiver<ExitStatus>>,
+    pub(crate) ready: Value,
+}
+
+impl Process {
+    /// Starts it on a free port of the loopback, with its key in `home`, and waits until it is
+    /// ready.
+    pub(crate) async fn start(home: &Path, args: &[&str]) -> Self {
+        Self::start_at(home, "127.0.0.1:0", args).await
+    }
+
+    pub(crate) async fn start_at(home: &Path, listen: &str, args: &[&str]) -> Self {
+        let mut child = command(home)
+            .args(["run", "--json", "--listen", listen])
+            .env("RENDEZVOUS_PEER_DRAIN_TIMEOUT", "1s")
+            .args(args)
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let stdout = BufReader::new(child.stdout.take().unwrap());
+        let (sender, events) = mpsc::unbounded_channel();
+        std::thread::spawn(move || {
+            for line in stdout.lines().map_while(Result::ok) {
+                let event: Value = serde_json::from_str(&line).unwrap();
+                assert_eq!(event["schema"], 1);
+                assert!(event["mono_ns"].is_u64());
+                let _ = sender.send(event);
+            }
+        });
+        let mut stderr = child.stderr.take().unwrap();
+        let (sender, log) = oneshot::channel();
+        std::thread::spawn(move || {
+            let mut text = String::new();
+            stderr.read_to_string(&mut text).unwrap();
+            let _ = sender.send(text);
+        });
+        let pid = Pid::from_child(&child);
+        let (sender, end) = oneshot::channel();
+        std::thread::spawn(move || {
+            let _ = sender.send(child.wait().unwrap());
+        });
+        let mut it = Self { pid, events, log, end: Some(end), ready: Value::Null };
+        it.ready = it.event("ready").await;
+        it
+    }
+
+    /// Waits for the next event of this name.
+    pub(crate) async fn event(&mut self, name: &str) -> Value {
+        loop {
+            let event = timeout(PATIENCE, self.events.recv()).await.unwrap().unwrap();
+            if event["event"] == name {
+                return event;
+            }
+        }
+    }
+
+    pub(crate) fn listen(&self) -> SocketAddr {
+        self.ready["listen"].as_str().unwrap().parse().unwrap()
+    }
+
+    pub(crate) fn key(&self) -> PeerFingerprint {
+        let address: PeerAddress = self.ready["address"].as_str().unwrap().parse().unwrap();
+        address.key.unwrap()
+    }
+
+    pub(crate) fn pid(&self) -> Pid {
+        self.pid
+    }
+
+    pub(crate) fn signal(&self, signal: Signal) {
+        kill_process(self.pid, signal).unwrap();
+    }
+
+    /// Waits for its end.
+    pub(crate) async fn wait(&mut self) -> ExitStatus {
+        timeout(PATIENCE, self.end.take().unwrap()).await.unwrap().unwrap()
+    }
+
+    /// Stops it at once and returns what it has logged.
+    pub(crate) async fn kill(mut self) -> String {
+        self.signal(Signal::KILL);
+        self.wait().await;
+        (&mut self.log).await.unwrap()
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        // Until somebody has waited for its end, the number is the process's own.
+        if self.end.as_mut().is_some_and(|end| end.try_recv().is_err()) {
+            let _ = kill_process(self.pid, Signal::KILL);
+        }
+    }
+}
+
+/// The program, in an empty environment of its own.
+pub(crate) fn command(home: &Path) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_rendezvous-peer"));
+    command.env_clear().env("HOME", home).current_dir(home);
+    command.env("RENDEZVOUS_PEER_DATA_DIR", home.join("data"));
+    command
+}
+
+/// A person's node, as far as a rendezvous peer sees one.
+pub(crate) struct Node {
+    pub(crate) identity: Identity,
+    pub(crate) endpoint: Endpoint,
+    pub(crate) target: (SocketAddr, PeerFingerprint),
+}
+
+impl Node {
+    pub(crate) fn new(peer: &Process) -> Self {
+        Self::at(peer.listen(), peer.key())
+    }
+
+    pub(crate) fn at(peer: SocketAddr, key: PeerFingerprint) -> Self {
+        let identity = Identity::generate();
+        let here = "127.0.0.1:0".parse().unwrap();
+        let endpoint = Endpoint::bind(here, EndpointRole::Node { identity: &identity }).unwrap();
+        Self { identity, endpoint, target: (peer, key) }
+    }
+
+    pub(crate) fn fingerprint(&self) -> Fingerprint {
+        self.identity.fingerprint()
+    }
+
+    pub(crate) async fn connect(&self, show: Show) -> Line {
+        let (peer, key) = self.target;
+        let trust = PeerTrust::Pinned(key);
+        let connection = self.endpoint.connect_peer(peer, trust, show).await.unwrap();
+        let Push::Welcome { instance, observed } = next_push(&connection).await else {
+            panic!("the first word is a welcome");
+        };
+        assert_eq!(observed, self.endpoint.local_addr().unwrap());
+        Line { connection, instance, session: None }
+    }
+
+    /// Connects and registers with `counter`.
+    pub(crate) async fn register(&self, counter: u64) -> (Line, Registered) {
+        let mut line = self.connect(Show::Device).await;
+        match line.ask(line.register_call(counter)).await {
+            Response::Registered(registered) => {
+                line.session = Some(registered.session);
+                (line, registered)
+            }
+            other => panic!("not registered: {other:?}"),
+        }
+    }
+
+    /// Registers and grants `token(n)` with a card for each of `tokens`.
+    pub(crate) async fn reachable(&self, tokens: &[u8]) -> Line {
+        let (line, _) = self.register(1).await;
+        let grants = tokens.iter().map(|&n| Grant { id: token(n).id(), card: vec![n; 60] });
+        assert_eq!(line.ask(Call::Grant(grants.collect())).await, Response::Done);
+        line
+    }
+
+    /// An envelope for this node.
+    pub(crate) fn drop_call(&self, lane: Lane, fill: u8, shown: Option<u8>) -> Call {
+        Call::Drop(DropEnvelope {
+            to: self.fingerprint(),
+            device: DeviceId::FIRST,
+            token: shown.map(token),
+            instance: None,
+            envelope: envelope(lane, fill),
+        })
+    }
+
+    pub(crate) fn look_up_call(&self) -> Call {
+        Call::LookUp(LookUp { to: self.fingerprint(), device: DeviceId::FIRST })
+    }
+}
+
+/// A connection to the peer.
+pub(crate) struct Line {
+    pub(crate) connection: PeerConnection,
+    pub(crate) instance: InstanceId,
+    pub(crate) session: Option<SessionId>,
+}
+
+impl Line {
+    pub(crate) async fn ask(&self, call: Call) -> Response {
+        self.ask_as(self.session, call).await
+    }
+
+    pub(crate) async fn ask_as(&self, session: Option<SessionId>, call: Call) -> Response {
+        self.connection.request(&Request { session, call }).await.unwrap()
+    }
+
+    pub(crate) async fn refused(&self, call: Call) -> PeerError {
+        match self.ask(call).await {
+            Response::Refused(error) => error,
+            other => panic!("not refused: {other:?}"),
+        }
+    }
+
+    pub(crate) fn register_call(&self, counter: u64) -> Call {
+        Call::Register(Register { device: DeviceId::FIRST, counter, instance: self.instance })
+    }
+
+    pub(crate) async fn push(&self) -> Push {
+        next_push(&self.connection).await
+    }
+}
+
+async fn next_push(connection: &PeerConnection) -> Push {
+    timeout(PATIENCE, connection.next_push()).await.unwrap().unwrap()
+}
+
+pub(crate) fn token(n: u8) -> CapabilityToken {
+    CapabilityToken([n; 32])
+}
+
+/// Bytes that a peer takes for an envelope.
+pub(crate) fn envelope(lane: Lane, fill: u8) -> Vec<u8> {
+    let mut out = Header { lane, key_id: 1 }.encode().to_vec();
+    out.resize(HEADER_LEN + KEM_CT_LEN + NOISE_OVERHEAD + 1024, fill);
+    out
+}
+
+/// The names in a directory, sorted; none when it is not there.
+pub(crate) fn names(dir: &Path) -> Vec<String> {
+    let Ok(entries) = std::fs::read_dir(dir) else { return Vec::new() };
+    let mut names: Vec<_> =
+        entries.map(|e| e.unwrap().file_name().into_string().unwrap()).collect();
+    names.sort();
+    names
+}

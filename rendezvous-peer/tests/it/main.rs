@@ -1,0 +1,9 @@
+//! The real program on the loopback, and nodes that talk to it over real sockets.
+
+#![allow(clippy::unwrap_used)]
+
+mod common;
+mod library;
+mod privacy;
+mod process;
+mod protocol;
