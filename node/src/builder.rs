@@ -1,0 +1,164 @@
+//! Starting a node.
+
+use std::net::{Ipv6Addr, SocketAddr};
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use halloo_identity::{Identity, PeerAddress, PeerFingerprint, PeerHost};
+use halloo_transport::{Endpoint, EndpointRole};
+use tokio::sync::mpsc;
+
+use crate::contact::DirectPolicy;
+use crate::core::{Messenger, Output};
+use crate::error::{StartError, StoreError};
+use crate::home::{self, Home};
+use crate::net::switchboard::Switchboard;
+use crate::net::{MAX_WAITING_CHANNELS, Net};
+use crate::node::Node;
+use crate::store::Store;
+
+/// What a node needs to start; made by [`Node::builder`].
+#[derive(Debug, Clone)]
+#[must_use = "a builder does nothing until `start`"]
+pub struct Builder {
+    home: Option<PathBuf>,
+    peer: Option<(PeerHost, Option<PeerFingerprint>)>,
+    name: Option<String>,
+    listen: SocketAddr,
+    direct: Option<DirectPolicy>,
+    accept_all: bool,
+}
+
+impl Builder {
+    pub(crate) fn new() -> Self {
+        Self {
+            home: None,
+            peer: None,
+            name: None,
+            listen: SocketAddr::from((Ipv6Addr::UNSPECIFIED, 0)),
+            direct: None,
+            accept_all: false,
+        }
+    }
+
+    /// The directory where everything is kept. Needed. Created when it is missing.
+    pub fn home(mut self, path: impl Into<PathBuf>) -> Self {
+        self.home = Some(path.into());
+        self
+    }
+
+    /// The rendezvous peer that serves this node, with its key when it is known. Kept: needed at
+    /// the first start only.
+    pub fn peer(mut self, peer: PeerHost, key: Option<PeerFingerprint>) -> Self {
+        self.peer = Some((peer, key));
+        self
+    }
+
+    /// Like [`Builder::peer`], as a peer prints its own address.
+    pub fn peer_address(self, address: &PeerAddress) -> Self {
+        self.peer(address.host.clone(), address.key)
+    }
+
+    /// The name that contacts see, at most 64 bytes. Kept.
+    pub fn name(mut self, name: impl Into<String>) -> Self {
+        self.name = Some(name.into());
+        self
+    }
+
+    /// Where to open the UDP port. Any free port on all addresses, unless this is called.
+    pub fn listen(mut self, addr: SocketAddr) -> Self {
+        self.listen = addr;
+        self
+    }
+
+    /// Who may learn this node's addresses. Kept; [`DirectPolicy::Accepted`] at first.
+    pub fn direct(mut self, policy: DirectPolicy) -> Self {
+        self.direct = Some(policy);
+        self
+    }
+
+    /// Accepts every contact request while the node runs. For bots and tests: whoever knows the
+    /// address can then write, and learn this node's addresses.
+    pub fn accept_all(mut self, accept: bool) -> Self {
+        self.accept_all = accept;
+        self
+    }
+
+    /// Starts the node. It registers with its peer in the background: see
+    /// [`Node::online`].
+    ///
+    /// # Errors
+    /// [`StartError`] says which part of the home, the settings or the machine is in the way.
+    ///
+    /// # Cancel safety
+    /// Cancel safe: a dropped call leaves no task; the home may have been created.
+    ///
+    /// # Panics
+    /// Outside of a tokio runtime.
+    pub async fn start(self) -> Result<Node, StartError> {
+        let path = self.home.clone().ok_or(StartError::NoHome)?;
+        let opened = tokio::task::spawn_blocking(move || self.open(&path));
+        opened.await.map_err(|_| StartError::Store(StoreError::Stopped))??.listen().await
+    }
+
+    /// The part that waits for the disk.
+    fn open(self, path: &std::path::Path) -> Result<Opened, StartError> {
+        let home = Home::open(path)?;
+        let board = Arc::new(Switchboard::new());
+        let (identity, accept_all) = (Arc::clone(home.identity()), self.accept_all);
+        let outputs = Arc::clone(&board);
+        let path = home.store_path()?;
+        let identity_of_net = Arc::clone(&identity);
+        let (store, thread) = Store::open(
+            Some(&path),
+            |cx| {
+                let mut m = Messenger::load(cx, identity, accept_all)?;
+                let peer = self.peer.as_ref().map(|(peer, key)| (peer, *key));
+                home::set_up(&m, cx, peer, self.name.as_deref())?;
+                if let Some(policy) = self.direct {
+                    m.set_policy(cx, policy)?;
+                }
+                Ok(m)
+            },
+            Arc::new(move |output: Output| outputs.take(output)),
+            home,
+        )?;
+        Ok(Opened { identity: identity_of_net, board, store, thread, listen: self.listen })
+    }
+}
+
+struct Opened {
+    identity: Arc<Identity>,
+    board: Arc<Switchboard>,
+    store: Store,
+    thread: crate::store::StoreThread,
+    listen: SocketAddr,
+}
+
+impl Opened {
+    async fn listen(self) -> Result<Node, StartError> {
+        let peers: Vec<PeerHost> = self
+            .store
+            .run(|m, cx| m.own_peers(cx))
+            .await?
+            .iter()
+            .filter_map(|hint| PeerHost::new(&hint.host, hint.port).ok())
+            .collect();
+        if peers.is_empty() {
+            return Err(StartError::NoPeer);
+        }
+        let identity = self.identity;
+        let endpoint = Endpoint::bind(self.listen, EndpointRole::Node { identity: &identity })
+            .map_err(|e| {
+                let source = std::error::Error::source(&e).map(|s| format!(": {s}"));
+                StartError::Bind { why: format!("{e}{}", source.unwrap_or_default()) }
+            })?;
+        let (sender, channels) = mpsc::channel(MAX_WAITING_CHANNELS);
+        let net = Net::new(identity, endpoint, self.store, self.board, sender);
+        let net = Arc::new(net);
+        net.start(peers);
+        let waiting = net.store.run(|_, cx| cx.db.contacts_with_unacked()).await?;
+        net.board.wake(waiting);
+        Ok(Node::new(net, self.thread, channels))
+    }
+}

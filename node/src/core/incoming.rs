@@ -1,0 +1,515 @@
+//! Messages that arrive: opened, deduplicated, decrypted, stored, and only then acknowledged.
+
+use halloo_e2ee::{
+    Parties, RatchetAccount, RatchetSession, VerifiedPlain, open, verify_introduction,
+};
+use halloo_identity::Fingerprint;
+use halloo_wire::content::{Ack, Body, Content, Message, Ping, Profile, Resend, Safety};
+use halloo_wire::envelope::Lane;
+use halloo_wire::inner::{Inner, Kind, RatchetType};
+use halloo_wire::peer::Found;
+use halloo_wire::{EnvelopeId, Seq, StreamId};
+
+use super::outgoing::RECEIVED;
+use super::prekeys::KEYS_USED;
+use super::{Context, Messenger, Output, party};
+use crate::contact::ContactState;
+use crate::error::BundleRefused;
+use crate::event::{EventKind, Via};
+use crate::store::{ContactRow, NewHistory, StoreError};
+
+/// Messages that may wait for earlier ones, for each contact. A sender has at most 32 envelopes
+/// on the way at once, so an honest one never fills this.
+pub(super) const MAX_HELD: usize = 64;
+/// Seconds between two requests to send again under fresh keys. A contact cannot make us fetch
+/// bundles faster.
+const RESEND_INTERVAL_S: u64 = 60;
+
+/// Something that arrived.
+pub(crate) struct Arrival {
+    inner: Inner,
+    via: Via,
+    /// Whether the sender's right to write was shown: by TLS, or by a capability.
+    authorized: bool,
+    envelope: Option<EnvelopeId>,
+}
+
+/// What became of arrivals.
+#[derive(Default)]
+pub(crate) struct Ingested {
+    /// Envelopes that our peer may forget: what they hold is on disk, or can never be read.
+    pub(crate) done: Vec<EnvelopeId>,
+    /// Contacts whose messages were not readable: they are asked for again under fresh keys.
+    pub(crate) unreadable: Vec<Fingerprint>,
+    /// Contacts who were heard through the mailbox. A direct connection to them that is still
+    /// open may be dead at their end: they would have used it.
+    pub(crate) by_mailbox: Vec<Fingerprint>,
+    /// Inputs that were refused.
+    pub(crate) refused: u64,
+}
+
+enum Verdict {
+    /// On disk, a duplicate, or refused for good.
+    Done,
+    /// Waits for earlier ones; nothing is acknowledged.
+    Held,
+}
+
+/// Why an arrival is refused. It changes nothing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Refusal {
+    NotForUs,
+    UnknownSender,
+    Blocked,
+    NotAccepted,
+    NoRoom,
+    Early,
+    NoIntroduction,
+    BadIntroduction,
+    WrongIntroduction,
+    Undecryptable,
+    BadContent,
+}
+
+enum Failure {
+    Refused(Refusal),
+    Store(StoreError),
+}
+
+impl From<StoreError> for Failure {
+    fn from(e: StoreError) -> Self {
+        Self::Store(e)
+    }
+}
+
+impl From<Refusal> for Failure {
+    fn from(r: Refusal) -> Self {
+        Self::Refused(r)
+    }
+}
+
+impl Messenger {
+    /// Opens an envelope from our mailbox. `None` when it cannot be one for us: our peer may
+    /// forget it.
+    pub(crate) fn open_envelope(
+        &mut self,
+        cx: &Context<'_>,
+        id: EnvelopeId,
+        envelope: &[u8],
+    ) -> Result<Option<Arrival>, StoreError> {
+        let me = self.fingerprint();
+        let secrets = self.secrets(cx)?;
+        let opened = open(envelope, &me, |seq| secrets.iter().find(|s| s.seq() == seq));
+        let decoded = opened.map(|o| (o.lane(), o.decode()));
+        match decoded {
+            Ok((lane, Ok(inner))) => Ok(Some(Arrival {
+                inner,
+                via: Via::Mailbox,
+                authorized: lane == Lane::Contacts,
+                envelope: Some(id),
+            })),
+            Ok((_, Err(e))) => {
+                tracing::debug!(reason = %e, "An envelope holds no message");
+                Ok(None)
+            }
+            Err(e) => {
+                tracing::debug!(reason = %e, "An envelope cannot be opened");
+                Ok(None)
+            }
+        }
+    }
+
+    /// Takes a message from a direct connection whose other end is `from`. `None` when it is not
+    /// one, or not from there.
+    pub(crate) fn open_frame(&self, from: &Fingerprint, bytes: &[u8]) -> Option<Arrival> {
+        match Inner::decode(bytes) {
+            Ok(inner) if inner.route.from == *from => {
+                Some(Arrival { inner, via: Via::Direct, authorized: true, envelope: None })
+            }
+            _ => None,
+        }
+    }
+
+    /// Takes what arrived. Everything that it changes is in this transaction.
+    pub(crate) fn ingest(
+        &mut self,
+        cx: &mut Context<'_>,
+        arrivals: Vec<Arrival>,
+    ) -> Result<Ingested, StoreError> {
+        let mut ingested = Ingested::default();
+        for arrival in arrivals {
+            self.ingest_one(cx, arrival, &mut ingested)?;
+        }
+        Ok(ingested)
+    }
+
+    fn ingest_one(
+        &mut self,
+        cx: &mut Context<'_>,
+        arrival: Arrival,
+        ingested: &mut Ingested,
+    ) -> Result<(), StoreError> {
+        let (from, stream) = (arrival.inner.route.from, arrival.inner.route.stream);
+        let mut next = Some(arrival);
+        while let Some(arrival) = next.take() {
+            let envelope = arrival.envelope;
+            let authorized = arrival.authorized;
+            let mailed = arrival.via == Via::Mailbox && arrival.inner.kind.is_sequenced();
+            match self.take(cx, arrival) {
+                Ok(Verdict::Done) => {
+                    if mailed && !ingested.by_mailbox.contains(&from) {
+                        ingested.by_mailbox.push(from);
+                    }
+                    ingested.done.extend(envelope);
+                    next = self.held_next(cx, &from, stream, &mut ingested.done)?;
+                }
+                Ok(Verdict::Held) => {}
+                Err(Failure::Store(e)) => return Err(e),
+                Err(Failure::Refused(reason)) => {
+                    tracing::debug!(?reason, from = %from.short(), "A message is refused");
+                    ingested.refused += 1;
+                    ingested.done.extend(envelope);
+                    if reason == Refusal::Undecryptable
+                        && authorized
+                        && self.may_ask_again(cx, &from)?
+                    {
+                        ingested.unreadable.push(from);
+                        cx.emit(EventKind::Undecryptable { from })?;
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn take(&mut self, cx: &mut Context<'_>, arrival: Arrival) -> Result<Verdict, Failure> {
+        let route = arrival.inner.route;
+        let from = route.from;
+        if route.to != self.fingerprint() || route.to_device != self.identity.device_id() {
+            return Err(Refusal::NotForUs.into());
+        }
+        let contact = cx.db.contact(&from)?;
+        match &contact {
+            Some(c) if c.state == ContactState::Blocked => return Err(Refusal::Blocked.into()),
+            Some(c) if c.state == ContactState::Incoming && arrival.inner.kind != Kind::Request => {
+                return Err(Refusal::NotAccepted.into());
+            }
+            Some(_) => {}
+            None if arrival.inner.kind != Kind::Request => {
+                return Err(Refusal::UnknownSender.into());
+            }
+            None if !self.has_room_for_request(cx)? => return Err(Refusal::NoRoom.into()),
+            None => {}
+        }
+        if arrival.inner.kind.is_sequenced() {
+            let next = cx.db.stream_next(&from, route.stream)?.unwrap_or(Seq(1));
+            if route.seq < next {
+                // It is on disk: the acknowledgement must have been lost.
+                cx.db.set_ack_due(&from, true)?;
+                cx.wake(from);
+                return Ok(Verdict::Done);
+            }
+            if route.seq > next {
+                return self.hold(cx, contact.as_ref(), arrival);
+            }
+        }
+        self.decrypt_and_apply(cx, contact, &arrival)?;
+        Ok(Verdict::Done)
+    }
+
+    /// Keeps a message until its turn. Only one that can be read, which a copy of the session
+    /// tells: it is thrown away, so that the ratchet moves in order.
+    fn hold(
+        &mut self,
+        cx: &Context<'_>,
+        contact: Option<&ContactRow>,
+        arrival: Arrival,
+    ) -> Result<Verdict, Failure> {
+        let from = arrival.inner.route.from;
+        let them = contact.and_then(party).ok_or(Refusal::Early)?;
+        let parties = Parties { us: self.me(cx)?, them };
+        let inner = &arrival.inner;
+        let by_session = cx.db.sessions(&from)?.iter().any(|bytes| {
+            RatchetSession::from_bytes(bytes)
+                .is_ok_and(|mut copy| copy.decrypt_checked(inner, &parties).is_ok())
+        });
+        let readable = by_session || {
+            inner.ratchet_type == RatchetType::PreKey
+                && RatchetAccount::from_bytes(&self.account(cx)?.to_bytes()).is_ok_and(
+                    |mut copy| RatchetSession::inbound(&mut copy, inner, &parties).is_ok(),
+                )
+        };
+        if !readable {
+            return Err(Refusal::Early.into());
+        }
+        let held = self.held.entry(from).or_default();
+        if held.len() < MAX_HELD {
+            held.insert((arrival.inner.route.stream, arrival.inner.route.seq), arrival);
+        }
+        Ok(Verdict::Held)
+    }
+
+    /// The held message whose turn it is. Envelopes of which nothing is needed are `done`.
+    fn held_next(
+        &mut self,
+        cx: &Context<'_>,
+        from: &Fingerprint,
+        stream: StreamId,
+        done: &mut Vec<EnvelopeId>,
+    ) -> Result<Option<Arrival>, StoreError> {
+        let Some(held) = self.held.get_mut(from) else { return Ok(None) };
+        let next = cx.db.stream_next(from, stream)?.unwrap_or(Seq(1));
+        // What has arrived by another way meanwhile is of no use here.
+        held.retain(|(s, seq), arrival| {
+            let keep = *s != stream || *seq >= next;
+            if !keep {
+                done.extend(arrival.envelope);
+            }
+            keep
+        });
+        let arrival = held.remove(&(stream, next));
+        if held.is_empty() {
+            self.held.remove(from);
+        }
+        Ok(arrival)
+    }
+
+    fn decrypt_and_apply(
+        &mut self,
+        cx: &mut Context<'_>,
+        contact: Option<ContactRow>,
+        arrival: &Arrival,
+    ) -> Result<(), Failure> {
+        let inner = &arrival.inner;
+        let route = inner.route;
+        let them = match &inner.introduction {
+            Some(bytes) => {
+                let introduction =
+                    verify_introduction(bytes).map_err(|_| Refusal::BadIntroduction)?;
+                if introduction.fingerprint() != route.from
+                    || introduction.device() != route.from_device
+                {
+                    return Err(Refusal::WrongIntroduction.into());
+                }
+                introduction.party()
+            }
+            None => contact.as_ref().and_then(party).ok_or(Refusal::NoIntroduction)?,
+        };
+        if matches!(inner.kind, Kind::Request | Kind::Accept) && inner.introduction.is_none() {
+            return Err(Refusal::NoIntroduction.into());
+        }
+        let parties = Parties { us: self.me(cx)?, them };
+        let (session, origin, plain) = self.decrypt(cx, inner, &parties)?;
+        let said = said(inner.kind, &plain).inspect_err(|_| {
+            // Nothing of this is written: read again what the decryption moved on in memory.
+            self.account = None;
+            self.sessions.remove(&route.from);
+        })?;
+
+        // From here on everything is written; a failure rolls the whole transaction back.
+        match said {
+            Said::Request(profile) => self.take_request(
+                cx,
+                route.from,
+                route.from_device,
+                parties.them.ratchet_key,
+                &profile,
+            )?,
+            Said::Accept(profile) => {
+                let mut row = contact.ok_or(Refusal::UnknownSender)?;
+                row.device = route.from_device.0;
+                row.ratchet_key = Some(parties.them.ratchet_key);
+                row.introduced = true;
+                self.take_accept(cx, row, &profile)?;
+            }
+            Said::Message(message) => self.take_message(cx, &plain, message, arrival.via)?,
+            Said::Safety(safety) => self.take_safety(cx, &route.from, &safety)?,
+            Said::Ack(ack) => self.take_ack(cx, &route.from, ack, arrival.via)?,
+            Said::Resend(resend) => self.take_resend(cx, &route.from, resend)?,
+            Said::Ping(ping) => {
+                // The session is written first, so that the answer continues it.
+                self.keep_session(cx, &route.from, session, origin)?;
+                if let Some(pong) =
+                    self.make_control(cx, &route.from, Kind::Pong, &ping.encode())?
+                {
+                    cx.outputs.push(Output::Control(route.from, pong));
+                }
+                return Ok(());
+            }
+            Said::Unknown => {
+                tracing::info!("A step that this version does not know is passed over")
+            }
+            Said::Pong(pong) => cx.outputs.push(Output::Pong(route.from, pong.nonce)),
+        }
+        self.keep_session(cx, &route.from, session, origin)?;
+        if inner.kind.is_sequenced() {
+            cx.db.set_stream_next(&route.from, route.stream, Seq(route.seq.0 + 1))?;
+            cx.db.set_ack_due(&route.from, true)?;
+            cx.wake(route.from);
+        }
+        Ok(())
+    }
+
+    /// Decrypts on a session that is taken out of the cache, or begins one. Nothing is written.
+    fn decrypt(
+        &mut self,
+        cx: &Context<'_>,
+        inner: &Inner,
+        parties: &Parties,
+    ) -> Result<(RatchetSession, Origin, VerifiedPlain), Failure> {
+        let sessions = self.sessions(cx, &inner.route.from)?;
+        let matching = sessions.iter().position(|s| s.matches(inner));
+        let candidates = match (inner.ratchet_type, matching) {
+            (RatchetType::PreKey, Some(i)) => i..i + 1,
+            (RatchetType::PreKey, None) => 0..0,
+            (RatchetType::Normal, _) => 0..sessions.len(),
+        };
+        for i in candidates {
+            // A refused message leaves the session as it was.
+            if let Ok(plain) = sessions[i].decrypt_checked(inner, parties) {
+                return Ok((sessions.remove(i), Origin::Known, plain));
+            }
+        }
+        if inner.ratchet_type == RatchetType::PreKey && matching.is_none() {
+            match RatchetSession::inbound(self.account(cx)?, inner, parties) {
+                Ok((session, plain)) => return Ok((session, Origin::Begun, plain)),
+                Err(e) => tracing::debug!(reason = %e, "A session cannot begin"),
+            }
+        }
+        Err(Refusal::Undecryptable.into())
+    }
+
+    /// Writes the session that decrypted a message; it is the one that we speak on.
+    fn keep_session(
+        &mut self,
+        cx: &Context<'_>,
+        from: &Fingerprint,
+        session: RatchetSession,
+        origin: Origin,
+    ) -> Result<(), StoreError> {
+        if origin == Origin::Begun {
+            // Its one-time key is gone from the account.
+            self.account(cx)?;
+            self.save_account(cx)?;
+            cx.db.count_up(KEYS_USED, 0)?;
+        }
+        self.save_session(cx, from, session, origin)
+    }
+
+    fn take_message(
+        &mut self,
+        cx: &mut Context<'_>,
+        plain: &VerifiedPlain,
+        message: Option<Message>,
+        via: Via,
+    ) -> Result<(), StoreError> {
+        let (from, id) = (plain.route().from, plain.message_id());
+        let is_new = cx.db.add_history(
+            &from,
+            &NewHistory {
+                outgoing: false,
+                seq: plain.route().seq,
+                id,
+                client_id: None,
+                content: plain.content(),
+                state: RECEIVED,
+                at: cx.now.0,
+            },
+        )?;
+        if !is_new {
+            return Ok(());
+        }
+        match message {
+            Some(Message { parent, body: Body::Text(text) }) => {
+                cx.emit(EventKind::Message { from, id, text, parent, via })
+            }
+            _ => {
+                tracing::info!("A message of a kind that this version does not know is kept");
+                Ok(())
+            }
+        }
+    }
+
+    /// The contact could not read our messages from a place on: they are encrypted again on the
+    /// session that carried this.
+    fn take_resend(
+        &mut self,
+        cx: &mut Context<'_>,
+        from: &Fingerprint,
+        resend: Resend,
+    ) -> Result<(), StoreError> {
+        let Some(row) = cx.db.contact(from)? else { return Ok(()) };
+        if resend.stream.is_none_or(|s| s == row.stream) {
+            cx.db.clear_inner(from, resend.next)?;
+            cx.wake(*from);
+        }
+        Ok(())
+    }
+
+    fn may_ask_again(&self, cx: &Context<'_>, fp: &Fingerprint) -> Result<bool, StoreError> {
+        let Some(mut row) = cx.db.contact(fp)? else { return Ok(false) };
+        if row.state != ContactState::Accepted
+            || cx.now.0 < row.resend_at.saturating_add(RESEND_INTERVAL_S)
+        {
+            return Ok(false);
+        }
+        row.resend_at = cx.now.0;
+        cx.db.put_contact(&row)?;
+        Ok(true)
+    }
+
+    /// Begins a fresh session from a fetched bundle and asks on it for everything that is missing.
+    pub(crate) fn make_resend(
+        &mut self,
+        cx: &mut Context<'_>,
+        fp: &Fingerprint,
+        found: &Found,
+    ) -> Result<Option<Vec<u8>>, BundleRefused> {
+        self.take_bundle_for(cx, fp, found, true)?;
+        let missing = cx.db.newest_stream(fp)?;
+        let resend = Resend {
+            stream: missing.map(|(stream, _)| stream),
+            next: missing.map_or(Seq(1), |(_, next)| next),
+        };
+        Ok(self.make_control(cx, fp, Kind::Resend, &resend.encode())?)
+    }
+}
+
+/// Where a session comes from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Origin {
+    /// It was in the store.
+    Known,
+    /// It has just begun.
+    Begun,
+}
+
+/// Content that is within its limits.
+enum Said {
+    Request(Profile),
+    Accept(Profile),
+    Message(Option<Message>),
+    Safety(Safety),
+    Ack(Ack),
+    Resend(Resend),
+    Ping(Ping),
+    Pong(Ping),
+    /// From a newer version. Its place is passed, so that the stream goes on.
+    Unknown,
+}
+
+fn said(kind: Kind, plain: &VerifiedPlain) -> Result<Said, Refusal> {
+    let bytes = plain.content();
+    match kind {
+        Kind::Request => Profile::decode(bytes).map(Said::Request),
+        Kind::Accept => Ok(Profile::decode(bytes).map_or(Said::Unknown, Said::Accept)),
+        // What a newer version writes is kept as it is.
+        Kind::Message => Ok(Said::Message(Message::decode(bytes).ok())),
+        Kind::Safety => Ok(Safety::decode(bytes).map_or(Said::Unknown, Said::Safety)),
+        Kind::Ack => Ack::decode(bytes).map(Said::Ack),
+        Kind::Resend => Resend::decode(bytes).map(Said::Resend),
+        Kind::Ping => Ping::decode(bytes).map(Said::Ping),
+        Kind::Pong => Ping::decode(bytes).map(Said::Pong),
+    }
+    .map_err(|_| Refusal::BadContent)
+}

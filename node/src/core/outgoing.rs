@@ -1,0 +1,496 @@
+//! Messages that leave: accepted, encrypted once, sent until acknowledged.
+
+use halloo_e2ee::{IN_FLIGHT, Parties, RatchetSession, VerifiedBundle};
+use halloo_identity::{Fingerprint, PeerHost, ReachCapability};
+use halloo_wire::content::{Ack, Body, Content, Message};
+use halloo_wire::inner::Kind;
+use halloo_wire::limits::MAX_TEXT;
+use halloo_wire::peer::{Found, Receipt};
+use halloo_wire::{CapabilityToken, DeviceId, InstanceId, MessageId, Seq, StreamId};
+
+use super::incoming::Origin;
+use super::{Context, Messenger, party};
+use crate::contact::ContactState;
+use crate::error::{BundleRefused, SendError};
+use crate::event::{Delivery, EventKind, FailReason, Via};
+use crate::store::{ContactRow, NewHistory, Outgoing, StoreError, Unacked};
+
+/// Messages that wait for one contact. A person never gets there; a program hears that it must
+/// wait.
+const MAX_OUTBOX: u64 = 100_000;
+/// Messages that are encrypted ahead of the first one that is not acknowledged. vodozemac refuses
+/// gaps above 2,000.
+const MAX_ENCRYPTED_AHEAD: u64 = 1_000;
+/// A bundle is fetched again after this time, so that new sealing keys come into use.
+const BUNDLE_REFRESH_S: u64 = 24 * 3600;
+
+/// Behind every place of a stream.
+const END: Seq = Seq(i64::MAX as u64);
+/// Bounds of what a peer may say about how long it keeps something. A shorter time would make us
+/// leave it again and again, a longer one would make us wait for nothing.
+const MIN_PARKED_S: u32 = 60;
+const MAX_PARKED_S: u32 = 14 * 24 * 3600;
+
+/// State numbers in the history.
+pub(super) const WAITING: i64 = 0;
+pub(super) const DELIVERED: i64 = 1;
+pub(super) const BLOCKED: i64 = 2;
+pub(super) const RECEIVED: i64 = 3;
+
+/// Where a message with a state number of the history stands; `None` for one that was received.
+pub(crate) fn delivery_of(state: i64) -> Option<Delivery> {
+    match state {
+        WAITING => Some(Delivery::Waiting),
+        DELIVERED => Some(Delivery::Delivered),
+        BLOCKED => Some(Delivery::Failed { why: FailReason::Blocked }),
+        _ => None,
+    }
+}
+
+/// What can leave now.
+pub(crate) enum Departure {
+    /// These messages, in order.
+    Ready(Vec<Outgoing>),
+    /// Nothing can be encrypted before the recipient's bundle is fetched.
+    NeedBundle,
+}
+
+/// What a direct connection has to carry.
+pub(crate) struct ByLink {
+    /// The acknowledgement that is due.
+    pub(crate) ack: Option<Ack>,
+    /// Whether anything is unacknowledged.
+    pub(crate) unacked: bool,
+    /// What can leave.
+    pub(crate) departure: Departure,
+}
+
+/// Where and how envelopes for a contact are left.
+pub(crate) struct Mail {
+    /// Their peers, first choice first, with the keys that we know.
+    pub(crate) peers: Vec<(PeerHost, Option<halloo_identity::PeerFingerprint>)>,
+    /// Shows that we may use the contacts' lane.
+    pub(crate) token: Option<CapabilityToken>,
+    /// Their device.
+    pub(crate) device: DeviceId,
+    /// The cached bundle, to be checked again before use.
+    pub(crate) bundle: Option<Vec<u8>>,
+    /// The highest sequence number of their bundles that we have seen.
+    pub(crate) bundle_seq: u64,
+}
+
+impl Messenger {
+    /// Accepts a text for sending.
+    pub(crate) fn send(
+        &mut self,
+        cx: &mut Context<'_>,
+        fp: &Fingerprint,
+        text: &str,
+        client_id: Option<&str>,
+        parent: Option<MessageId>,
+    ) -> Result<MessageId, SendError> {
+        let row = cx.db.contact(fp)?.ok_or(SendError::UnknownContact)?;
+        if let Some(client_id) = client_id
+            && let Some(id) = cx.db.message_by_client_id(fp, client_id)?
+        {
+            return Ok(id);
+        }
+        match row.state {
+            ContactState::Accepted | ContactState::Requested => {}
+            ContactState::Incoming => return Err(SendError::NotAccepted),
+            ContactState::Blocked => return Err(SendError::Blocked),
+        }
+        if row.verified == crate::contact::Verification::KeyChanged {
+            return Err(SendError::KeyChanged);
+        }
+        if text.len() > MAX_TEXT {
+            return Err(SendError::TooLong { limit: MAX_TEXT, len: text.len() });
+        }
+        if cx.db.outbox_len(fp)? >= MAX_OUTBOX {
+            return Err(SendError::OutboxFull { limit: MAX_OUTBOX });
+        }
+        let content = Message { parent, body: Body::Text(text.to_owned()) }.encode();
+        let seq = cx.db.take_seq(fp)?;
+        let id = MessageId::derive(&self.fingerprint(), fp, row.stream, seq);
+        cx.db.enqueue(fp, seq, Kind::Message, &content, Some(&id))?;
+        self.encrypt_early(cx, &row, seq, &content)?;
+        cx.db.add_history(
+            fp,
+            &NewHistory {
+                outgoing: true,
+                seq,
+                id,
+                client_id,
+                content: &content,
+                state: WAITING,
+                at: cx.now.0,
+            },
+        )?;
+        cx.wake(*fp);
+        Ok(id)
+    }
+
+    /// Where a message of ours stands; `None` when it is not one.
+    pub(crate) fn delivery(
+        &self,
+        cx: &Context<'_>,
+        id: &MessageId,
+    ) -> Result<Option<Delivery>, StoreError> {
+        let Some((fp, seq, state)) = cx.db.history_state(id)? else { return Ok(None) };
+        let until = cx.db.parked_until(&fp, seq)?.filter(|until| *until > cx.now.0);
+        Ok(match (delivery_of(state), until) {
+            (Some(Delivery::Waiting), Some(until_unix_s)) => {
+                Some(Delivery::AtPeer { until_unix_s })
+            }
+            (other, _) => other,
+        })
+    }
+
+    /// Whether something that may leave for a contact waits here only.
+    pub(crate) fn waits_here(
+        &self,
+        cx: &Context<'_>,
+        fp: &Fingerprint,
+    ) -> Result<bool, StoreError> {
+        let Some(row) = cx.db.contact(fp)? else { return Ok(false) };
+        match row.state {
+            ContactState::Accepted => Ok(row.ack_due || cx.db.waits_here(fp, cx.now.0, false)?),
+            ContactState::Requested => cx.db.waits_here(fp, cx.now.0, true),
+            ContactState::Incoming | ContactState::Blocked => Ok(false),
+        }
+    }
+
+    /// Messages after `after` that may go on a direct connection, encrypted and on disk.
+    pub(crate) fn depart(
+        &mut self,
+        cx: &mut Context<'_>,
+        fp: &Fingerprint,
+        after: Seq,
+        limit: usize,
+    ) -> Result<Departure, StoreError> {
+        let rows = cx.db.unacked(fp, after, limit)?;
+        self.encrypt(cx, fp, rows)
+    }
+
+    /// Messages that have to be left at the contact's peer, whose run is `instance`.
+    pub(crate) fn depart_to_peer(
+        &mut self,
+        cx: &mut Context<'_>,
+        fp: &Fingerprint,
+        instance: InstanceId,
+        limit: usize,
+    ) -> Result<Departure, StoreError> {
+        let rows = cx.db.unparked(fp, instance, cx.now.0, limit)?;
+        self.encrypt(cx, fp, rows)
+    }
+
+    /// Everything that a direct connection needs to know, in one transaction.
+    pub(crate) fn depart_by_link(
+        &mut self,
+        cx: &mut Context<'_>,
+        fp: &Fingerprint,
+        after: Seq,
+        limit: usize,
+    ) -> Result<ByLink, StoreError> {
+        let departure = self.depart(cx, fp, after, limit)?;
+        Ok(ByLink {
+            ack: self.due_ack(cx, fp)?,
+            unacked: cx.db.first_unacked(fp)?.is_some(),
+            departure,
+        })
+    }
+
+    /// Encrypts a message in the transaction that accepts it, which saves a commit before it can
+    /// leave. Only the first few that are on the way: the rest is encrypted when its turn comes.
+    fn encrypt_early(
+        &mut self,
+        cx: &mut Context<'_>,
+        contact: &ContactRow,
+        seq: Seq,
+        content: &[u8],
+    ) -> Result<(), StoreError> {
+        let first = cx.db.first_unacked(&contact.fp)?.unwrap_or(seq);
+        let turn = seq.0 < first.0 + IN_FLIGHT;
+        if !turn || contact.state != ContactState::Accepted {
+            return Ok(());
+        }
+        // Ciphertexts are made in the order of the stream.
+        if seq > first && cx.db.lacks_inner_before(&contact.fp, seq)? {
+            return Ok(());
+        }
+        let Some(inner) = self.make_inner(cx, contact, Kind::Message, seq, content)? else {
+            return Ok(());
+        };
+        self.write_speaking_session(cx, &contact.fp)?;
+        cx.db.set_inner(&contact.fp, seq, &inner)
+    }
+
+    fn encrypt(
+        &mut self,
+        cx: &mut Context<'_>,
+        fp: &Fingerprint,
+        rows: Vec<Unacked>,
+    ) -> Result<Departure, StoreError> {
+        let Some(contact) = cx.db.contact(fp)? else { return Ok(Departure::Ready(Vec::new())) };
+        let first = cx.db.first_unacked(fp)?.unwrap_or_default();
+        let mut ready = Vec::with_capacity(rows.len());
+        let mut encrypted = false;
+        for row in rows {
+            let may_leave = match contact.state {
+                ContactState::Accepted => true,
+                ContactState::Requested => row.kind == Kind::Request,
+                ContactState::Incoming | ContactState::Blocked => false,
+            };
+            if !may_leave || row.seq.0 >= first.0 + MAX_ENCRYPTED_AHEAD {
+                break;
+            }
+            let inner = match row.inner {
+                Some(inner) => inner,
+                None => {
+                    let made = self.make_inner(cx, &contact, row.kind, row.seq, &row.content)?;
+                    let Some(inner) = made else { return Ok(Departure::NeedBundle) };
+                    cx.db.set_inner(fp, row.seq, &inner)?;
+                    encrypted = true;
+                    inner
+                }
+            };
+            ready.push(Outgoing { seq: row.seq, kind: row.kind, inner });
+        }
+        if encrypted {
+            self.write_speaking_session(cx, fp)?;
+        }
+        Ok(Departure::Ready(ready))
+    }
+
+    /// Encrypts a message outside of the stream; `None` when there is no session.
+    pub(crate) fn make_control(
+        &mut self,
+        cx: &mut Context<'_>,
+        fp: &Fingerprint,
+        kind: Kind,
+        content: &[u8],
+    ) -> Result<Option<Vec<u8>>, StoreError> {
+        let Some(contact) = cx.db.contact(fp)? else { return Ok(None) };
+        if contact.state != ContactState::Accepted {
+            return Ok(None);
+        }
+        let inner = self.make_inner(cx, &contact, kind, Seq(0), content)?;
+        if inner.is_some() {
+            self.write_speaking_session(cx, fp)?;
+        }
+        Ok(inner)
+    }
+
+    /// Encrypts on the session that speaks. `None` when there is none. The caller writes the
+    /// session in the same transaction.
+    fn make_inner(
+        &mut self,
+        cx: &Context<'_>,
+        contact: &ContactRow,
+        kind: Kind,
+        seq: Seq,
+        content: &[u8],
+    ) -> Result<Option<Vec<u8>>, StoreError> {
+        let introduction = match kind {
+            Kind::Request | Kind::Accept => Some(self.introduction(cx)?),
+            _ => None,
+        };
+        let Some(them) = party(contact) else { return Ok(None) };
+        let parties = Parties { us: self.me(cx)?, them };
+        let Some(session) = self.sessions(cx, &contact.fp)?.first_mut() else { return Ok(None) };
+        let inner = session
+            .compose(&parties, contact.stream, seq, kind, content, introduction.as_deref())
+            .map_err(|_| StoreError::Unreadable("session that cannot encrypt"))?
+            .encode();
+        Ok(Some(inner))
+    }
+
+    fn write_speaking_session(
+        &mut self,
+        cx: &Context<'_>,
+        fp: &Fingerprint,
+    ) -> Result<(), StoreError> {
+        match self.sessions(cx, fp)?.first() {
+            Some(session) => cx.db.put_session(fp, &session.id(), &session.to_bytes(), false),
+            None => Ok(()),
+        }
+    }
+
+    /// Where and how envelopes for a contact are left.
+    pub(crate) fn mail(
+        &self,
+        cx: &Context<'_>,
+        fp: &Fingerprint,
+    ) -> Result<Option<Mail>, StoreError> {
+        let Some(row) = cx.db.contact(fp)? else { return Ok(None) };
+        let mut peers = Vec::with_capacity(row.peers.len());
+        for hint in &row.peers {
+            if let Ok(peer) = PeerHost::new(&hint.host, hint.port) {
+                let pin = cx.db.pin(&peer)?;
+                peers.push((peer, pin.or(hint.key)));
+            }
+        }
+        let fresh = cx.now.0 < row.bundle_at + BUNDLE_REFRESH_S;
+        Ok(Some(Mail {
+            peers,
+            token: row.cap_theirs.map(|c| ReachCapability::from_bytes(*c).token()),
+            device: DeviceId(row.device),
+            bundle: row.bundle.filter(|_| fresh),
+            bundle_seq: row.bundle_seq,
+        }))
+    }
+
+    /// Takes what a look-up found: checks it, keeps it, and begins a session when there is none.
+    pub(crate) fn take_bundle(
+        &mut self,
+        cx: &mut Context<'_>,
+        fp: &Fingerprint,
+        found: &Found,
+    ) -> Result<(), BundleRefused> {
+        self.take_bundle_for(cx, fp, found, false)
+    }
+
+    /// Like [`Messenger::take_bundle`], and begins a session in any case.
+    pub(super) fn take_bundle_for(
+        &mut self,
+        cx: &mut Context<'_>,
+        fp: &Fingerprint,
+        found: &Found,
+        fresh_session: bool,
+    ) -> Result<(), BundleRefused> {
+        let mut row =
+            cx.db.contact(fp)?.ok_or(BundleRefused::Store(StoreError::Unreadable("contact")))?;
+        let seen = (row.bundle_seq > 0).then_some(row.bundle_seq);
+        let mut bundle = VerifiedBundle::verify(found, fp, DeviceId(row.device), cx.now, seen)?;
+        row.bundle = Some(bundle.to_bytes());
+        row.bundle_seq = bundle.seq();
+        row.bundle_at = cx.now.0;
+        let ratchet_key = bundle.party().ratchet_key;
+        if row.ratchet_key.is_some_and(|known| known != ratchet_key) {
+            // A key that an introduction has proved, also against quantum computers, is replaced
+            // by another introduction only: the contact sends one when it begins again.
+            if row.introduced {
+                return Err(BundleRefused::NotIntroduced);
+            }
+            cx.db.remove_sessions(fp)?;
+            cx.db.clear_inner(fp, Seq(0))?;
+            self.sessions.remove(fp);
+        }
+        row.ratchet_key = Some(ratchet_key);
+        cx.db.put_contact(&row)?;
+        if fresh_session || self.sessions(cx, fp)?.is_empty() {
+            let session = RatchetSession::outbound(self.account(cx)?, &mut bundle)
+                .map_err(|_| BundleRefused::WeakKeys)?;
+            self.save_session(cx, fp, session, Origin::Begun)?;
+        }
+        Ok(())
+    }
+
+    /// Notes that envelopes wait at the contact's peer.
+    pub(crate) fn parked(
+        &mut self,
+        cx: &mut Context<'_>,
+        fp: &Fingerprint,
+        left: &[(Seq, Receipt)],
+    ) -> Result<(), StoreError> {
+        for (seq, receipt) in left {
+            let until = cx.now.0 + u64::from(receipt.ttl_s.clamp(MIN_PARKED_S, MAX_PARKED_S));
+            if let Some(id) = cx.db.set_parked(fp, *seq, receipt.instance, until)? {
+                cx.emit(EventKind::AtPeer { to: *fp, id, until_unix_s: until })?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes a contact's acknowledgement, which the ratchet or TLS has authenticated.
+    pub(crate) fn take_ack(
+        &mut self,
+        cx: &mut Context<'_>,
+        fp: &Fingerprint,
+        ack: Ack,
+        via: Via,
+    ) -> Result<(), StoreError> {
+        let Some(row) = cx.db.contact(fp)? else { return Ok(()) };
+        // An acknowledgement of another stream, or of what was never sent, is a lie or very old.
+        if ack.stream != row.stream || ack.next.0 > row.next_seq {
+            return Ok(());
+        }
+        let acked = cx.db.remove_acked(fp, ack.next)?;
+        for (id, _) in acked.messages {
+            cx.db.set_history_state(&id, DELIVERED)?;
+            cx.emit(EventKind::Delivered { to: *fp, id, via })?;
+        }
+        if acked.count > 0 {
+            // The window may have opened.
+            cx.wake(*fp);
+        }
+        Ok(())
+    }
+
+    /// The acknowledgement that is due to a contact, if any.
+    pub(crate) fn due_ack(
+        &self,
+        cx: &Context<'_>,
+        fp: &Fingerprint,
+    ) -> Result<Option<Ack>, StoreError> {
+        let Some(row) = cx.db.contact(fp)? else { return Ok(None) };
+        if !row.ack_due || row.state != ContactState::Accepted {
+            return Ok(None);
+        }
+        Ok(cx.db.newest_stream(fp)?.map(|(stream, next)| Ack { stream, next }))
+    }
+
+    /// Notes that an acknowledgement has left. If it is lost, the sender sends again and a new
+    /// one becomes due.
+    pub(crate) fn ack_sent(
+        &self,
+        cx: &Context<'_>,
+        fp: &Fingerprint,
+        ack: Ack,
+    ) -> Result<(), StoreError> {
+        if cx.db.newest_stream(fp)? == Some((ack.stream, ack.next)) {
+            cx.db.set_ack_due(fp, false)?;
+        }
+        Ok(())
+    }
+
+    /// Fails everything that is not delivered to a contact.
+    pub(super) fn fail_all(
+        &self,
+        cx: &mut Context<'_>,
+        fp: &Fingerprint,
+        why: FailReason,
+    ) -> Result<(), StoreError> {
+        for (id, _) in cx.db.remove_acked(fp, END)?.messages {
+            cx.db.set_history_state(&id, BLOCKED)?;
+            cx.emit(EventKind::Failed { to: *fp, id, why })?;
+        }
+        Ok(())
+    }
+
+    /// The contact has lost what it knew of our stream: begin another one with `first`, followed
+    /// by the messages that are not delivered. They keep their names here; there they get new
+    /// ones.
+    pub(super) fn begin_stream(
+        &mut self,
+        cx: &mut Context<'_>,
+        row: &mut ContactRow,
+        first: (Kind, &[u8]),
+    ) -> Result<(), StoreError> {
+        let fp = row.fp;
+        let messages = cx.db.remove_acked(&fp, END)?.messages;
+        cx.db.remove_sessions(&fp)?;
+        self.sessions.remove(&fp);
+        row.stream = StreamId(crate::random::u64());
+        row.next_seq = 1;
+        cx.db.put_contact(row)?;
+        let seq = cx.db.take_seq(&fp)?;
+        cx.db.enqueue(&fp, seq, first.0, first.1, None)?;
+        for (id, content) in messages {
+            let seq = cx.db.take_seq(&fp)?;
+            cx.db.enqueue(&fp, seq, Kind::Message, &content, Some(&id))?;
+            cx.db.set_history_seq(&id, seq)?;
+        }
+        Ok(())
+    }
+}

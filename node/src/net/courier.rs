@@ -1,0 +1,563 @@
+//! One contact's courier: it carries what waits for the contact, as long as something waits.
+//!
+//! With a direct connection everything goes there, in order. What is not acknowledged within
+//! [`PATIENCE`], or without a connection, is left at the contact's peer, beside whatever else is
+//! tried. Nothing here has to be remembered: what is unacknowledged stands in the store, and what
+//! is sent twice arrives once.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use halloo_e2ee::{BundleError, VerifiedBundle, seal};
+use halloo_identity::{Fingerprint, PeerFingerprint, PeerHost};
+use halloo_transport::{CloseCode, NodeConnection, SendStream};
+use halloo_wire::content::{Ack, Content};
+use halloo_wire::envelope::Lane;
+use halloo_wire::inner::Kind;
+use halloo_wire::node::{NodeFrame, StreamKind};
+use halloo_wire::peer::{Call, DropEnvelope, Found, LookUp, PeerError, Receipt, Response};
+use halloo_wire::{CapabilityToken, Seq};
+use tokio::sync::Notify;
+use tokio::task::JoinSet;
+use tokio::time::Instant;
+
+use super::Net;
+use super::post::{Office, OfficeError};
+use crate::core::Departure;
+use crate::error::BundleRefused;
+use crate::event::{EventKind, Hindrance};
+use crate::random;
+use crate::store::{Outgoing, StoreError};
+
+/// What is sent on a direct connection and not acknowledged for this long goes to the peer too.
+const PATIENCE: Duration = Duration::from_secs(1);
+/// Messages that are read from the store at once.
+const PORTION: usize = 64;
+/// Envelopes on the way to the peer at once. The recipient keeps up to 40 that come out of order.
+const IN_FLIGHT: usize = 32;
+/// Receipts that are given at once tell the peers who talks to whom; so they wait a random part
+/// of this time, and one covers all that came meanwhile.
+const ACK_DELAY: Duration = Duration::from_secs(2);
+/// Waits between attempts: they double from the first to the last.
+const FIRST_RETRY: Duration = Duration::from_millis(500);
+const LAST_RETRY: Duration = Duration::from_secs(300);
+/// How often it is made sure that the peer still has what was left there, while nothing tells.
+const RECHECK: Duration = Duration::from_secs(120);
+/// Least time between two attempts to get a direct connection.
+const DIAL_INTERVAL: Duration = Duration::from_secs(10);
+
+/// Serves one contact until the node stops.
+pub(crate) async fn run(net: Arc<Net>, contact: Fingerprint, bell: Arc<Notify>) {
+    let mut link = net.links.watch(&contact);
+    let mut courier = Courier {
+        net,
+        contact,
+        stream: None,
+        failures: 0,
+        not_before: Instant::now(),
+        ack_at: None,
+        ack_by_mail: false,
+        dialled: None,
+        first: None,
+        told: None,
+    };
+    loop {
+        let current = link.borrow_and_update().clone();
+        let again = courier.round(current).await;
+        let pause = async {
+            match again {
+                Some(at) => tokio::time::sleep_until(at).await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            () = bell.notified() => {}
+            changed = link.changed() => {
+                if changed.is_err() {
+                    return;
+                }
+                // Another path is a new chance.
+                courier.failures = 0;
+                courier.not_before = Instant::now();
+            }
+            () = pause => {}
+        }
+    }
+}
+
+struct Courier {
+    net: Arc<Net>,
+    contact: Fingerprint,
+    /// The message stream on the direct connection in use.
+    stream: Option<Stream>,
+    failures: u32,
+    /// Earliest time of the next attempt at the contact's peer.
+    not_before: Instant,
+    /// When the acknowledgement that is due goes to the peer.
+    ack_at: Option<Instant>,
+    /// The contact was heard through the mailbox: what is due goes there too, since a direct
+    /// connection may be dead at the other end long before this one knows.
+    ack_by_mail: bool,
+    dialled: Option<Instant>,
+    /// The first place that was not acknowledged in the last round.
+    first: Option<Seq>,
+    /// What the program knows to be in the way.
+    told: Option<Hindrance>,
+}
+
+struct Stream {
+    connection: usize,
+    send: SendStream,
+    /// The last place that was written.
+    upto: Seq,
+    /// When something was last written.
+    at: Instant,
+}
+
+/// Why a round ended early.
+#[derive(Debug, thiserror::Error)]
+enum Trouble {
+    #[error("the direct connection ended")]
+    LinkLost,
+    #[error("the contact's peer cannot be reached: {0}")]
+    Office(#[from] OfficeError),
+    #[error("the contact's peer did not answer: {0}")]
+    NoAnswer(String),
+    #[error("the contact's peer refused: {0}")]
+    Refused(PeerError),
+    #[error("the contact's keys are not sound: {0}")]
+    Bundle(#[from] BundleRefused),
+    #[error("an envelope cannot be sealed")]
+    Seal,
+    #[error("no peer of the contact is known")]
+    NoPeer,
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+impl Trouble {
+    /// What the program hears; `None` for what it hears otherwise, or need not know.
+    fn hindrance(&self) -> Option<Hindrance> {
+        match self {
+            Self::LinkLost
+            | Self::Store(_)
+            | Self::Bundle(BundleRefused::Store(_))
+            | Self::Office(OfficeError::KeyChanged { .. })
+            | Self::Refused(PeerError::RateLimited { .. } | PeerError::InstanceChanged { .. }) => {
+                None
+            }
+            Self::Refused(PeerError::UnknownRecipient { .. }) => Some(Hindrance::UnknownAtPeer),
+            // A clock that is wrong, or a contact that has been away for long: nobody cheats.
+            Self::Bundle(BundleRefused::Bundle(
+                e @ (BundleError::NotYetValid | BundleError::Expired),
+            )) => Some(Hindrance::Other { why: e.to_string() }),
+            Self::Bundle(e) => Some(Hindrance::KeysRefused { why: e.to_string() }),
+            other => Some(Hindrance::Other { why: other.to_string() }),
+        }
+    }
+}
+
+/// What waits for a contact.
+struct Work {
+    /// The first place that is not acknowledged.
+    first: Option<Seq>,
+    ack: Option<Ack>,
+    /// Whether the contact may have a direct connection.
+    direct: bool,
+}
+
+impl Courier {
+    /// Carries what can be carried. Returns when to look again, unless something happens before.
+    async fn round(&mut self, link: Option<NodeConnection>) -> Option<Instant> {
+        self.ack_by_mail |= self.net.board.take_by_mailbox(&self.contact);
+        // Until when the direct connection is trusted with what it carries.
+        let mut trusted = None;
+        if let Some(link) = link.filter(|l| l.close_reason().is_none()) {
+            match self.by_link(&link).await {
+                Ok(None) if !self.ack_by_mail => return None,
+                Ok(None) => trusted = Some(Instant::now() + RECHECK),
+                Ok(Some(until)) if Instant::now() < until => trusted = Some(until),
+                Ok(Some(_)) | Err(Trouble::LinkLost) => {}
+                Err(e) => return self.failed(&e),
+            }
+        } else {
+            self.stream = None;
+        }
+        if let Some(until) = trusted.filter(|_| !self.ack_by_mail) {
+            return Some(until);
+        }
+        let mut work = match self.work().await {
+            Ok(work) => work,
+            Err(e) => return self.failed(&Trouble::Store(e)),
+        };
+        if trusted.is_some() {
+            // The receipt goes both ways; the rest is where it belongs.
+            work.first = None;
+        }
+        let controls = self.net.board.has_controls(&self.contact);
+        if work.first.is_none() && work.ack.is_none() && !controls {
+            self.ack_by_mail = false;
+            return trusted;
+        }
+        if trusted.is_none() && work.first != self.first {
+            // The contact reads: what was refused for want of room has a chance again.
+            self.first = work.first;
+            self.failures = 0;
+            self.not_before = Instant::now();
+        }
+        if work.direct {
+            self.dial_beside();
+        }
+        if Instant::now() < self.not_before {
+            return Some(self.not_before);
+        }
+        match self.by_peer(&work).await {
+            Ok(again) => {
+                self.failures = 0;
+                self.told = None;
+                again
+            }
+            Err(e) => self.failed(&e),
+        }
+    }
+
+    async fn work(&self) -> Result<Work, StoreError> {
+        let contact = self.contact;
+        self.net
+            .store
+            .run(move |m, cx| {
+                Ok(Work {
+                    first: cx.db.first_unacked(&contact)?,
+                    ack: m.due_ack(cx, &contact)?,
+                    direct: m.allows_direct(cx, &contact)?,
+                })
+            })
+            .await
+    }
+
+    /// Puts off the next attempt.
+    fn failed(&mut self, why: &Trouble) -> Option<Instant> {
+        tracing::debug!(contact = %self.contact.short(), reason = %why, "Not carried yet");
+        self.tell(why);
+        let wait = match why {
+            Trouble::Refused(PeerError::RateLimited { retry_after_ms }) => {
+                Duration::from_millis((*retry_after_ms).into()).clamp(FIRST_RETRY, LAST_RETRY)
+            }
+            _ => FIRST_RETRY.saturating_mul(1 << self.failures.min(16)).min(LAST_RETRY),
+        };
+        self.failures += 1;
+        self.not_before = Instant::now() + wait.mul_f64(random::jitter());
+        Some(self.not_before)
+    }
+
+    /// Tells the program what is in the way, once for each reason.
+    fn tell(&mut self, why: &Trouble) {
+        let Some(hindrance) = why.hindrance() else { return };
+        if self.told.as_ref() == Some(&hindrance) {
+            return;
+        }
+        if matches!(hindrance, Hindrance::KeysRefused { .. }) {
+            tracing::warn!("A rendezvous peer gives out keys that are not the contact's");
+        }
+        self.told = Some(hindrance.clone());
+        self.net.board.tell(EventKind::Undeliverable { to: self.contact, why: hindrance });
+    }
+
+    /// Tries for a direct connection, beside everything else.
+    fn dial_beside(&mut self) {
+        if self.dialled.is_some_and(|at| at.elapsed() < DIAL_INTERVAL) {
+            return;
+        }
+        self.dialled = Some(Instant::now());
+        let (net, contact) = (Arc::clone(&self.net), self.contact);
+        self.net.spawn(async move {
+            if let Err(e) = net.dial(&contact).await {
+                tracing::debug!(contact = %contact.short(), reason = %e, "No direct path");
+            }
+        });
+    }
+
+    /// Writes on the direct connection. Returns until when it is trusted with what it carries.
+    async fn by_link(&mut self, link: &NodeConnection) -> Result<Option<Instant>, Trouble> {
+        if self.stream.as_ref().is_none_or(|s| s.connection != link.stable_id()) {
+            let mut send = link.open_uni().await.map_err(|_| Trouble::LinkLost)?;
+            let kind = [StreamKind::Messages.to_byte()];
+            send.write_all(&kind).await.map_err(|_| Trouble::LinkLost)?;
+            self.stream = Some(Stream {
+                connection: link.stable_id(),
+                send,
+                upto: Seq(0),
+                at: Instant::now(),
+            });
+        }
+        let written = self.write_all().await;
+        if written.is_err() {
+            self.stream = None;
+        }
+        let unacked = written?;
+        let at = self.stream.as_ref().map(|s| s.at);
+        Ok(at.filter(|_| unacked).map(|at| at + PATIENCE))
+    }
+
+    /// Writes everything that can leave. Returns whether something is unacknowledged.
+    async fn write_all(&mut self) -> Result<bool, Trouble> {
+        let Some(stream) = &mut self.stream else { return Ok(false) };
+        let (net, contact) = (&self.net, self.contact);
+        loop {
+            let upto = stream.upto;
+            let by_link =
+                net.store.run(move |m, cx| m.depart_by_link(cx, &contact, upto, PORTION)).await?;
+            if let Some(ack) = by_link.ack {
+                write(&mut stream.send, &NodeFrame::Ack(ack)).await?;
+                if !self.ack_by_mail {
+                    net.store.run(move |m, cx| m.ack_sent(cx, &contact, ack)).await?;
+                    self.ack_at = None;
+                }
+            }
+            match by_link.departure {
+                Departure::Ready(ready) => {
+                    let all = ready.len() < PORTION;
+                    for message in ready {
+                        write(&mut stream.send, &NodeFrame::Inner(message.inner)).await?;
+                        stream.upto = message.seq;
+                        stream.at = Instant::now();
+                    }
+                    if all {
+                        // Behind what is in the stream: each was encrypted after it.
+                        for inner in net.board.take_controls(&contact) {
+                            write(&mut stream.send, &NodeFrame::Inner(inner)).await?;
+                        }
+                        return Ok(by_link.unacked);
+                    }
+                }
+                Departure::NeedBundle => fetch_bundle(net, &contact).await?,
+            }
+        }
+    }
+
+    /// Leaves everything at the contact's peer that does not wait there.
+    async fn by_peer(&mut self, work: &Work) -> Result<Option<Instant>, Trouble> {
+        let net = Arc::clone(&self.net);
+        let mut carrier = Carrier::open(&net, self.contact).await?;
+        while work.first.is_some() {
+            let instance = carrier.office.instance;
+            let contact = self.contact;
+            let departure = self
+                .net
+                .store
+                .run(move |m, cx| m.depart_to_peer(cx, &contact, instance, IN_FLIGHT))
+                .await?;
+            match departure {
+                Departure::NeedBundle => carrier.renew().await?,
+                Departure::Ready(ready) if ready.is_empty() => break,
+                Departure::Ready(ready) => carrier.leave(ready).await?,
+            }
+        }
+        // Messages outside of the stream go after what is in it, so that a peer that has just
+        // restarted never gets them behind a gap.
+        for inner in self.net.board.take_controls(&self.contact) {
+            carrier.leave_control(&inner).await?;
+        }
+        let ack_again = self.leave_ack(&mut carrier, work).await?;
+        let recheck = work.first.map(|_| Instant::now() + RECHECK.mul_f64(random::jitter()));
+        Ok([ack_again, recheck].into_iter().flatten().min())
+    }
+
+    async fn leave_ack(
+        &mut self,
+        carrier: &mut Carrier<'_>,
+        work: &Work,
+    ) -> Result<Option<Instant>, Trouble> {
+        let Some(ack) = work.ack else {
+            self.ack_at = None;
+            self.ack_by_mail = false;
+            return Ok(None);
+        };
+        let at = *self
+            .ack_at
+            .get_or_insert_with(|| Instant::now() + ACK_DELAY.mul_f64(random::jitter() - 0.5));
+        if Instant::now() < at {
+            return Ok(Some(at));
+        }
+        let contact = self.contact;
+        let made = self
+            .net
+            .store
+            .run(move |m, cx| m.make_control(cx, &contact, Kind::Ack, &ack.encode()))
+            .await?;
+        let Some(inner) = made else { return Ok(None) };
+        carrier.leave_control(&inner).await?;
+        self.ack_at = None;
+        self.ack_by_mail = false;
+        self.net.store.run(move |m, cx| m.ack_sent(cx, &contact, ack)).await?;
+        Ok(None)
+    }
+}
+
+async fn write(send: &mut SendStream, frame: &NodeFrame) -> Result<(), Trouble> {
+    send.write_all(&frame.encode()).await.map_err(|_| Trouble::LinkLost)
+}
+
+/// A way to leave envelopes for a contact.
+struct Carrier<'a> {
+    net: &'a Arc<Net>,
+    contact: Fingerprint,
+    office: Office,
+    token: Option<CapabilityToken>,
+    look_up: LookUp,
+    bundle: VerifiedBundle,
+}
+
+impl<'a> Carrier<'a> {
+    async fn open(net: &'a Arc<Net>, contact: Fingerprint) -> Result<Self, Trouble> {
+        let mail =
+            net.store.run(move |m, cx| m.mail(cx, &contact)).await?.ok_or(Trouble::NoPeer)?;
+        let office = first_office(net, mail.peers).await?;
+        let look_up = LookUp { to: contact, device: mail.device };
+        let seen = (mail.bundle_seq > 0).then_some(mail.bundle_seq);
+        let cached = mail.bundle.and_then(|bytes| {
+            let now = crate::clock::unix_now();
+            VerifiedBundle::from_bytes(&bytes, &contact, mail.device, now, seen).ok()
+        });
+        let bundle = match cached {
+            Some(bundle) => bundle,
+            None => look_up_and_take(net, &office, look_up).await?,
+        };
+        Ok(Self { net, contact, office, token: mail.token, look_up, bundle })
+    }
+
+    /// Fetches the bundle again; the store begins a session with its one-time key.
+    async fn renew(&mut self) -> Result<(), Trouble> {
+        self.bundle = look_up_and_take(self.net, &self.office, self.look_up).await?;
+        Ok(())
+    }
+
+    /// Leaves messages, several at once, and notes which the peer has.
+    async fn leave(&mut self, ready: Vec<Outgoing>) -> Result<(), Trouble> {
+        let mut drops = JoinSet::new();
+        for message in ready {
+            let call = self.envelope(message.kind, &message.inner)?;
+            let office = self.office.clone();
+            drops.spawn(async move { (message.seq, office.ask(call).await) });
+        }
+        let mut left: Vec<(Seq, Receipt)> = Vec::new();
+        let mut trouble = None;
+        while let Some(done) = drops.join_next().await {
+            match done {
+                Ok((seq, Ok(Response::Dropped(receipt))))
+                    if receipt.instance == self.office.instance =>
+                {
+                    left.push((seq, receipt));
+                }
+                Ok((_, Ok(Response::Refused(e)))) => trouble = Some(self.refused(e)),
+                Ok((_, Ok(_))) => trouble = Some(Trouble::NoAnswer("another answer".into())),
+                Ok((_, Err(e))) => trouble = Some(Trouble::NoAnswer(e)),
+                Err(_) => trouble = Some(Trouble::NoAnswer("the node stops".into())),
+            }
+        }
+        left.sort_by_key(|(seq, ..)| *seq);
+        let contact = self.contact;
+        self.net.store.run(move |m, cx| m.parked(cx, &contact, &left)).await?;
+        trouble.map_or(Ok(()), Err)
+    }
+
+    async fn leave_control(&mut self, inner: &[u8]) -> Result<(), Trouble> {
+        // The kind of a control message is inside; for the lane only "not a request" counts.
+        let call = self.envelope(Kind::Ack, inner)?;
+        match self.office.ask(call).await {
+            Ok(Response::Dropped(_)) => Ok(()),
+            Ok(Response::Refused(e)) => Err(self.refused(e)),
+            Ok(_) => Err(Trouble::NoAnswer("another answer".into())),
+            Err(e) => Err(Trouble::NoAnswer(e)),
+        }
+    }
+
+    fn refused(&self, e: PeerError) -> Trouble {
+        if matches!(e, PeerError::InstanceChanged { .. }) {
+            // The connection believes in a run that is over.
+            self.office.connection.close(CloseCode::Done);
+        }
+        Trouble::Refused(e)
+    }
+
+    fn envelope(&self, kind: Kind, inner: &[u8]) -> Result<Call, Trouble> {
+        let token = self.token.clone().filter(|_| kind != Kind::Request);
+        let lane = if token.is_some() { Lane::Contacts } else { Lane::Strangers };
+        Ok(Call::Drop(DropEnvelope {
+            to: self.contact,
+            device: self.look_up.device,
+            token,
+            instance: Some(self.office.instance),
+            envelope: seal(&self.bundle, lane, inner).map_err(|_| Trouble::Seal)?,
+        }))
+    }
+}
+
+async fn first_office(
+    net: &Arc<Net>,
+    peers: Vec<(PeerHost, Option<PeerFingerprint>)>,
+) -> Result<Office, Trouble> {
+    let mut trouble = Trouble::NoPeer;
+    for (peer, key) in peers {
+        match net.office(&peer, key).await {
+            Ok(office) => return Ok(office),
+            Err(e) => trouble = Trouble::Office(e),
+        }
+    }
+    Err(trouble)
+}
+
+async fn look_up(office: &Office, who: LookUp) -> Result<Found, Trouble> {
+    match office.ask(Call::LookUp(who)).await {
+        Ok(Response::Found(found)) => Ok(found),
+        Ok(Response::Refused(e)) => Err(Trouble::Refused(e)),
+        Ok(_) => Err(Trouble::NoAnswer("another answer".into())),
+        Err(e) => Err(Trouble::NoAnswer(e)),
+    }
+}
+
+async fn look_up_and_take(
+    net: &Arc<Net>,
+    office: &Office,
+    who: LookUp,
+) -> Result<VerifiedBundle, Trouble> {
+    let found = look_up(office, who).await?;
+    let (contact, device) = (who.to, who.device);
+    let bundle = net
+        .store
+        .run(move |m, cx| {
+            m.take_bundle(cx, &contact, &found)?;
+            VerifiedBundle::verify(&found, &contact, device, cx.now, None)
+                .map_err(BundleRefused::from)
+        })
+        .await?;
+    Ok(bundle)
+}
+
+/// Fetches a contact's bundle from the contact's peer.
+async fn fetch_bundle(net: &Arc<Net>, contact: &Fingerprint) -> Result<(), Trouble> {
+    let contact = *contact;
+    let mail = net.store.run(move |m, cx| m.mail(cx, &contact)).await?.ok_or(Trouble::NoPeer)?;
+    let office = first_office(net, mail.peers).await?;
+    look_up_and_take(net, &office, LookUp { to: contact, device: mail.device }).await?;
+    Ok(())
+}
+
+/// Asks a contact to send again what could not be read, under fresh keys.
+pub(crate) async fn ask_again(net: Arc<Net>, contact: Fingerprint) {
+    let asked: Result<(), Trouble> = async {
+        let mail =
+            net.store.run(move |m, cx| m.mail(cx, &contact)).await?.ok_or(Trouble::NoPeer)?;
+        let office = first_office(&net, mail.peers).await?;
+        let found = look_up(&office, LookUp { to: contact, device: mail.device }).await?;
+        let made = net.store.run(move |m, cx| m.make_resend(cx, &contact, &found)).await?;
+        if let Some(inner) = made {
+            net.board.take(crate::core::Output::Control(contact, inner));
+        }
+        Ok(())
+    }
+    .await;
+    if let Err(e) = asked {
+        tracing::debug!(contact = %contact.short(), reason = %e, "Could not ask again");
+    }
+}

@@ -1,0 +1,254 @@
+//! Contacts with what belongs to each: ratchet sessions and the safety code that is compared.
+
+use halloo_identity::Fingerprint;
+use halloo_wire::content::PeerHint;
+use halloo_wire::{Seq, StreamId};
+use rusqlite::{OptionalExtension, Row, params};
+use zeroize::Zeroizing;
+
+use super::StoreError;
+use super::db::{Db, Result, array, u64_at};
+use crate::contact::{CheckedHow, ContactState, Verification};
+
+/// Ratchet sessions that are kept for each contact. Two suffice when both start at once; vodozemac
+/// keeps five chains for the same reason.
+const MAX_SESSIONS: i64 = 5;
+
+/// A row of `contacts`.
+#[derive(Clone)]
+pub(crate) struct ContactRow {
+    pub(crate) fp: Fingerprint,
+    pub(crate) device: u32,
+    pub(crate) name: String,
+    pub(crate) given_name: String,
+    pub(crate) note: String,
+    pub(crate) state: ContactState,
+    pub(crate) peers: Vec<PeerHint>,
+    pub(crate) cap_mine: Zeroizing<[u8; 32]>,
+    pub(crate) cap_theirs: Option<Zeroizing<[u8; 32]>>,
+    pub(crate) ratchet_key: Option<[u8; 32]>,
+    pub(crate) introduced: bool,
+    pub(crate) stream: StreamId,
+    pub(crate) next_seq: u64,
+    pub(crate) verified: Verification,
+    pub(crate) attempts: Vec<u8>,
+    pub(crate) bundle: Option<Vec<u8>>,
+    pub(crate) bundle_seq: u64,
+    pub(crate) bundle_at: u64,
+    pub(crate) ack_due: bool,
+    pub(crate) resend_at: u64,
+    pub(crate) added: u64,
+}
+
+/// A row of `safety`.
+pub(crate) struct SafetyRow {
+    pub(crate) exchange: [u8; 16],
+    pub(crate) state: Zeroizing<Vec<u8>>,
+}
+
+impl Db<'_> {
+    pub(crate) fn contact(&self, fp: &Fingerprint) -> Result<Option<ContactRow>> {
+        let mut q = self.sql.prepare_cached("SELECT * FROM contacts WHERE fp = ?")?;
+        q.query_row([fp.as_bytes()], |r| Ok(contact_row(r))).optional()?.transpose()
+    }
+
+    pub(crate) fn contacts(&self) -> Result<Vec<ContactRow>> {
+        let mut q = self.sql.prepare_cached("SELECT * FROM contacts ORDER BY added, name")?;
+        let rows = q.query_map([], |r| Ok(contact_row(r)))?;
+        rows.map(|r| r?).collect()
+    }
+
+    pub(crate) fn contact_by_name(&self, name: &str) -> Result<Option<ContactRow>> {
+        let mut q = self.sql.prepare_cached("SELECT * FROM contacts WHERE name = ?")?;
+        q.query_row([name], |r| Ok(contact_row(r))).optional()?.transpose()
+    }
+
+    pub(crate) fn contacts_in_state(&self, state: ContactState) -> Result<u64> {
+        let mut q = self.sql.prepare_cached("SELECT count(*) FROM contacts WHERE state = ?")?;
+        Ok(q.query_row([state.to_i64()], |r| u64_at(r, 0))?)
+    }
+
+    /// Writes a contact, new or changed.
+    pub(crate) fn put_contact(&self, c: &ContactRow) -> Result<()> {
+        let peers = postcard::to_stdvec(&c.peers).map_err(|_| StoreError::Unreadable("peers"))?;
+        let (checked_at, checked_how) = verification_columns(c.verified);
+        self.sql
+            .prepare_cached(
+                "INSERT INTO contacts VALUES (?1,?2,?3,?4,?5,?6,?7,?8,?9,?10,?11,?12,?13,?14,?15,\
+                 ?16,?17,?18,?19,?20,?21,?22) \
+                 ON CONFLICT (fp) DO UPDATE SET device=?2, name=?3, given_name=?4, note=?5, \
+                 state=?6, peers=?7, cap_mine=?8, cap_theirs=?9, ratchet_key=?10, introduced=?11, \
+                 stream=?12, next_seq=?13, checked_at=?14, checked_how=?15, attempts=?16, \
+                 bundle=?17, bundle_seq=?18, bundle_at=?19, ack_due=?20, resend_at=?21",
+            )?
+            .execute(params![
+                c.fp.as_bytes(),
+                c.device,
+                c.name,
+                c.given_name,
+                c.note,
+                c.state.to_i64(),
+                peers,
+                c.cap_mine.as_slice(),
+                c.cap_theirs.as_ref().map(|k| k.as_slice()),
+                c.ratchet_key.as_ref().map(|k| k.as_slice()),
+                c.introduced,
+                c.stream.0 as i64,
+                c.next_seq as i64,
+                checked_at,
+                checked_how,
+                c.attempts,
+                c.bundle,
+                c.bundle_seq as i64,
+                c.bundle_at as i64,
+                c.ack_due,
+                c.resend_at as i64,
+                c.added as i64,
+            ])?;
+        Ok(())
+    }
+
+    pub(crate) fn set_ack_due(&self, fp: &Fingerprint, due: bool) -> Result<()> {
+        self.sql
+            .prepare_cached("UPDATE contacts SET ack_due = ? WHERE fp = ?")?
+            .execute(params![due, fp.as_bytes()])?;
+        Ok(())
+    }
+
+    /// Takes the next place in our stream to a contact.
+    pub(crate) fn take_seq(&self, fp: &Fingerprint) -> Result<Seq> {
+        let mut q = self.sql.prepare_cached(
+            "UPDATE contacts SET next_seq = next_seq + 1 WHERE fp = ? RETURNING next_seq - 1",
+        )?;
+        Ok(Seq(q.query_row([fp.as_bytes()], |r| u64_at(r, 0))?))
+    }
+
+    /// Ratchet sessions with a contact, the one that speaks first.
+    pub(crate) fn sessions(&self, fp: &Fingerprint) -> Result<Vec<Zeroizing<Vec<u8>>>> {
+        let mut q = self
+            .sql
+            .prepare_cached("SELECT state FROM sessions WHERE contact = ? ORDER BY used DESC")?;
+        let rows = q.query_map([fp.as_bytes()], |r| Ok(Zeroizing::new(r.get(0)?)))?;
+        Ok(rows.collect::<std::result::Result<_, _>>()?)
+    }
+
+    /// Writes a session; with `speak`, or when it is new, it goes to the front.
+    pub(crate) fn put_session(
+        &self,
+        fp: &Fingerprint,
+        id: &str,
+        state: &[u8],
+        speak: bool,
+    ) -> Result<()> {
+        let changed = self
+            .sql
+            .prepare_cached(
+                "UPDATE sessions SET state = ?1, used = CASE WHEN ?2 AND used < (SELECT max(used) \
+                 FROM sessions WHERE contact = ?3) THEN (SELECT max(used) + 1 FROM sessions WHERE \
+                 contact = ?3) ELSE used END WHERE contact = ?3 AND id = ?4",
+            )?
+            .execute(params![state, speak, fp.as_bytes(), id])?;
+        if changed == 0 {
+            self.sql
+                .prepare_cached(
+                    "INSERT INTO sessions (contact, id, state, used) SELECT ?1, ?2, ?3, \
+                     coalesce(max(used), 0) + 1 FROM sessions WHERE contact = ?1",
+                )?
+                .execute(params![fp.as_bytes(), id, state])?;
+            self.sql
+                .prepare_cached(
+                    "DELETE FROM sessions WHERE contact = ?1 AND used NOT IN (SELECT used FROM \
+                     sessions WHERE contact = ?1 ORDER BY used DESC LIMIT ?2)",
+                )?
+                .execute(params![fp.as_bytes(), MAX_SESSIONS])?;
+        }
+        Ok(())
+    }
+
+    /// Forgets all sessions with a contact.
+    pub(crate) fn remove_sessions(&self, fp: &Fingerprint) -> Result<()> {
+        self.sql
+            .prepare_cached("DELETE FROM sessions WHERE contact = ?")?
+            .execute([fp.as_bytes()])?;
+        Ok(())
+    }
+
+    pub(crate) fn safety(&self, fp: &Fingerprint) -> Result<Option<SafetyRow>> {
+        let mut q =
+            self.sql.prepare_cached("SELECT exchange, state FROM safety WHERE contact = ?")?;
+        let row: Option<(Vec<u8>, Vec<u8>)> =
+            q.query_row([fp.as_bytes()], |r| Ok((r.get(0)?, r.get(1)?))).optional()?;
+        row.map(|(exchange, state)| {
+            Ok(SafetyRow { exchange: array(&exchange, "exchange")?, state: Zeroizing::new(state) })
+        })
+        .transpose()
+    }
+
+    pub(crate) fn put_safety(&self, fp: &Fingerprint, row: &SafetyRow) -> Result<()> {
+        self.sql
+            .prepare_cached("INSERT OR REPLACE INTO safety VALUES (?, ?, ?)")?
+            .execute(params![fp.as_bytes(), row.exchange.as_slice(), row.state.as_slice()])?;
+        Ok(())
+    }
+
+    pub(crate) fn remove_safety(&self, fp: &Fingerprint) -> Result<()> {
+        self.sql
+            .prepare_cached("DELETE FROM safety WHERE contact = ?")?
+            .execute([fp.as_bytes()])?;
+        Ok(())
+    }
+}
+
+fn contact_row(r: &Row<'_>) -> Result<ContactRow> {
+    let state: i64 = r.get("state")?;
+    let peers: Vec<u8> = r.get("peers")?;
+    let secret = |bytes: Vec<u8>| array(&bytes, "capability").map(Zeroizing::new);
+    Ok(ContactRow {
+        fp: Fingerprint::from_bytes(array(&r.get::<_, Vec<u8>>("fp")?, "fingerprint")?),
+        device: r.get("device")?,
+        name: r.get("name")?,
+        given_name: r.get("given_name")?,
+        note: r.get("note")?,
+        state: ContactState::from_i64(state).ok_or(StoreError::Unreadable("contact state"))?,
+        peers: postcard::from_bytes(&peers).map_err(|_| StoreError::Unreadable("peers"))?,
+        cap_mine: secret(r.get("cap_mine")?)?,
+        cap_theirs: r.get::<_, Option<Vec<u8>>>("cap_theirs")?.map(secret).transpose()?,
+        ratchet_key: r
+            .get::<_, Option<Vec<u8>>>("ratchet_key")?
+            .map(|k| array(&k, "ratchet key"))
+            .transpose()?,
+        introduced: r.get("introduced")?,
+        stream: StreamId(r.get::<_, i64>("stream")? as u64),
+        next_seq: r.get::<_, i64>("next_seq")? as u64,
+        verified: verification(r.get("checked_at")?, r.get("checked_how")?)?,
+        attempts: r.get("attempts")?,
+        bundle: r.get("bundle")?,
+        bundle_seq: r.get::<_, i64>("bundle_seq")? as u64,
+        bundle_at: r.get::<_, i64>("bundle_at")? as u64,
+        ack_due: r.get("ack_due")?,
+        resend_at: r.get::<_, i64>("resend_at")? as u64,
+        added: r.get::<_, i64>("added")? as u64,
+    })
+}
+
+fn verification(at: Option<i64>, how: Option<i64>) -> Result<Verification> {
+    match (at, how) {
+        (None, None) => Ok(Verification::NotChecked),
+        (Some(_), Some(0)) => Ok(Verification::KeyChanged),
+        (Some(at), Some(how @ (1 | 2))) => Ok(Verification::Checked {
+            at_unix_s: at as u64,
+            how: if how == 1 { CheckedHow::Code } else { CheckedHow::Number },
+        }),
+        _ => Err(StoreError::Unreadable("verification")),
+    }
+}
+
+fn verification_columns(v: Verification) -> (Option<i64>, Option<i64>) {
+    match v {
+        Verification::NotChecked => (None, None),
+        Verification::KeyChanged => (Some(0), Some(0)),
+        Verification::Checked { at_unix_s, how } => {
+            (Some(at_unix_s as i64), Some(if how == CheckedHow::Code { 1 } else { 2 }))
+        }
+    }
+}

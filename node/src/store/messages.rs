@@ -1,0 +1,405 @@
+//! Messages: what waits to leave, what has arrived, what was said, and what the program is told.
+
+use halloo_identity::Fingerprint;
+use halloo_wire::inner::Kind;
+use halloo_wire::{InstanceId, MessageId, Seq, StreamId};
+use rusqlite::{OptionalExtension, Row, params};
+
+use super::StoreError;
+use super::db::{Db, Result, array, u64_at};
+use crate::event::{Cursor, EventKind};
+
+/// Durable events that are kept; the oldest go first. What was said stays in the history.
+const MAX_EVENTS: i64 = 100_000;
+/// Streams that are remembered for each contact: one for each time that they restored a backup.
+const MAX_STREAMS: i64 = 64;
+
+/// A row of `outbox`.
+pub(crate) struct Unacked {
+    pub(crate) seq: Seq,
+    pub(crate) kind: Kind,
+    pub(crate) content: Vec<u8>,
+    pub(crate) inner: Option<Vec<u8>>,
+}
+
+/// A message that is ready to leave: its place, kind and bytes.
+pub(crate) struct Outgoing {
+    pub(crate) seq: Seq,
+    pub(crate) kind: Kind,
+    pub(crate) inner: Vec<u8>,
+}
+
+/// What was taken out of `outbox`.
+pub(crate) struct Removed {
+    /// How much it was.
+    pub(crate) count: usize,
+    /// The messages among it, in order, with their content.
+    pub(crate) messages: Vec<(MessageId, Vec<u8>)>,
+}
+
+/// A message to write into the history.
+pub(crate) struct NewHistory<'a> {
+    pub(crate) outgoing: bool,
+    pub(crate) seq: Seq,
+    pub(crate) id: MessageId,
+    pub(crate) client_id: Option<&'a str>,
+    pub(crate) content: &'a [u8],
+    pub(crate) state: i64,
+    pub(crate) at: u64,
+}
+
+/// A message in the history.
+pub(crate) struct History {
+    pub(crate) outgoing: bool,
+    pub(crate) id: MessageId,
+    pub(crate) at: u64,
+    pub(crate) content: Vec<u8>,
+    pub(crate) state: i64,
+}
+
+impl Db<'_> {
+    pub(crate) fn enqueue(
+        &self,
+        fp: &Fingerprint,
+        seq: Seq,
+        kind: Kind,
+        content: &[u8],
+        id: Option<&MessageId>,
+    ) -> Result<()> {
+        self.sql
+            .prepare_cached(
+                "INSERT INTO outbox (contact, seq, kind, content, id) VALUES (?, ?, ?, ?, ?)",
+            )?
+            .execute(params![
+                fp.as_bytes(),
+                seq.0 as i64,
+                kind.to_byte(),
+                content,
+                id.map(|id| id.0.as_slice())
+            ])?;
+        Ok(())
+    }
+
+    /// Moves a message of ours to another place.
+    pub(crate) fn set_history_seq(&self, id: &MessageId, seq: Seq) -> Result<()> {
+        self.sql
+            .prepare_cached("UPDATE history SET seq = ? WHERE id = ?")?
+            .execute(params![seq.0 as i64, id.0.as_slice()])?;
+        Ok(())
+    }
+
+    pub(crate) fn outbox_len(&self, fp: &Fingerprint) -> Result<u64> {
+        let mut q = self.sql.prepare_cached("SELECT count(*) FROM outbox WHERE contact = ?")?;
+        Ok(q.query_row([fp.as_bytes()], |r| u64_at(r, 0))?)
+    }
+
+    /// Contacts to whom something is unacknowledged.
+    pub(crate) fn contacts_with_unacked(&self) -> Result<Vec<Fingerprint>> {
+        let mut q = self.sql.prepare_cached(
+            "SELECT fp FROM contacts WHERE ack_due OR EXISTS \
+             (SELECT 1 FROM outbox WHERE outbox.contact = contacts.fp)",
+        )?;
+        let rows = q.query_map([], |r| r.get::<_, Vec<u8>>(0))?;
+        rows.map(|fp| Ok(Fingerprint::from_bytes(array(&fp?, "fingerprint")?))).collect()
+    }
+
+    /// The oldest unacknowledged place, if any.
+    pub(crate) fn first_unacked(&self, fp: &Fingerprint) -> Result<Option<Seq>> {
+        let mut q = self.sql.prepare_cached("SELECT min(seq) FROM outbox WHERE contact = ?")?;
+        let min: Option<i64> = q.query_row([fp.as_bytes()], |r| r.get(0))?;
+        Ok(min.map(|s| Seq(s as u64)))
+    }
+
+    /// Unacknowledged messages after a place, in order.
+    pub(crate) fn unacked(
+        &self,
+        fp: &Fingerprint,
+        after: Seq,
+        limit: usize,
+    ) -> Result<Vec<Unacked>> {
+        let mut q = self.sql.prepare_cached(
+            "SELECT seq, kind, content, inner FROM outbox WHERE contact = ? AND seq > ? \
+             ORDER BY seq LIMIT ?",
+        )?;
+        let rows = q.query_map(params![fp.as_bytes(), after.0 as i64, limit as i64], |r| {
+            Ok(unacked_row(r))
+        })?;
+        rows.map(|r| r?).collect()
+    }
+
+    /// Unacknowledged messages that do not wait in run `instance` of the recipient's peer, or
+    /// whose time there ends before `now`, in order.
+    pub(crate) fn unparked(
+        &self,
+        fp: &Fingerprint,
+        instance: InstanceId,
+        now: u64,
+        limit: usize,
+    ) -> Result<Vec<Unacked>> {
+        let mut q = self.sql.prepare_cached(
+            "SELECT seq, kind, content, inner FROM outbox WHERE contact = ? AND \
+             (parked_instance IS NOT ? OR parked_until <= ?) ORDER BY seq LIMIT ?",
+        )?;
+        let rows = q.query_map(
+            params![fp.as_bytes(), instance.0.as_slice(), now as i64, limit as i64],
+            |r| Ok(unacked_row(r)),
+        )?;
+        rows.map(|r| r?).collect()
+    }
+
+    /// Whether something for a contact waits here only: a request when `requests_only`, else
+    /// anything.
+    pub(crate) fn waits_here(
+        &self,
+        fp: &Fingerprint,
+        now: u64,
+        requests_only: bool,
+    ) -> Result<bool> {
+        let mut q = self.sql.prepare_cached(
+            "SELECT EXISTS (SELECT 1 FROM outbox WHERE contact = ? AND \
+             coalesce(parked_until, 0) <= ? AND (kind = ? OR NOT ?))",
+        )?;
+        let request = Kind::Request.to_byte();
+        Ok(q.query_row(params![fp.as_bytes(), now as i64, request, requests_only], |r| r.get(0))?)
+    }
+
+    /// Whether something unacknowledged before a place has not been encrypted.
+    pub(crate) fn lacks_inner_before(&self, fp: &Fingerprint, seq: Seq) -> Result<bool> {
+        let mut q = self.sql.prepare_cached(
+            "SELECT EXISTS (SELECT 1 FROM outbox WHERE contact = ? AND seq < ? AND inner IS NULL)",
+        )?;
+        Ok(q.query_row(params![fp.as_bytes(), seq.0 as i64], |r| r.get(0))?)
+    }
+
+    pub(crate) fn set_inner(&self, fp: &Fingerprint, seq: Seq, inner: &[u8]) -> Result<()> {
+        self.sql
+            .prepare_cached("UPDATE outbox SET inner = ? WHERE contact = ? AND seq = ?")?
+            .execute(params![inner, fp.as_bytes(), seq.0 as i64])?;
+        Ok(())
+    }
+
+    /// Forgets the ciphertexts from a place on: they will be made again under another session.
+    pub(crate) fn clear_inner(&self, fp: &Fingerprint, from: Seq) -> Result<()> {
+        self.sql
+            .prepare_cached(
+                "UPDATE outbox SET inner = NULL, parked_instance = NULL, parked_until = NULL \
+                 WHERE contact = ? AND seq >= ?",
+            )?
+            .execute(params![fp.as_bytes(), from.0 as i64])?;
+        Ok(())
+    }
+
+    /// Notes that something waits at the recipient's peer. Returns the message's name, if it is
+    /// a message and unacknowledged.
+    pub(crate) fn set_parked(
+        &self,
+        fp: &Fingerprint,
+        seq: Seq,
+        instance: InstanceId,
+        until: u64,
+    ) -> Result<Option<MessageId>> {
+        let mut q = self.sql.prepare_cached(
+            "UPDATE outbox SET parked_instance = ?, parked_until = ? \
+             WHERE contact = ? AND seq = ? RETURNING id",
+        )?;
+        let id: Option<Option<Vec<u8>>> = q
+            .query_row(
+                params![instance.0.as_slice(), until as i64, fp.as_bytes(), seq.0 as i64],
+                |r| r.get(0),
+            )
+            .optional()?;
+        id.flatten().map(|id| array(&id, "message id").map(MessageId)).transpose()
+    }
+
+    pub(crate) fn parked_until(&self, fp: &Fingerprint, seq: Seq) -> Result<Option<u64>> {
+        let mut q = self
+            .sql
+            .prepare_cached("SELECT parked_until FROM outbox WHERE contact = ? AND seq = ?")?;
+        let until: Option<Option<i64>> =
+            q.query_row(params![fp.as_bytes(), seq.0 as i64], |r| r.get(0)).optional()?;
+        Ok(until.flatten().map(|u| u as u64))
+    }
+
+    /// Removes what is below `next`.
+    pub(crate) fn remove_acked(&self, fp: &Fingerprint, next: Seq) -> Result<Removed> {
+        let mut q = self.sql.prepare_cached(
+            "DELETE FROM outbox WHERE contact = ? AND seq < ? RETURNING seq, id, content",
+        )?;
+        let rows = q.query_map(params![fp.as_bytes(), next.0 as i64], |r| {
+            Ok((u64_at(r, 0)?, r.get::<_, Option<Vec<u8>>>(1)?, r.get::<_, Vec<u8>>(2)?))
+        })?;
+        let mut removed = rows.collect::<std::result::Result<Vec<_>, _>>()?;
+        removed.sort_by_key(|(seq, ..)| *seq);
+        let count = removed.len();
+        let messages = removed
+            .into_iter()
+            .filter_map(|(_, id, content)| id.map(|id| (id, content)))
+            .map(|(id, content)| Ok((MessageId(array(&id, "message id")?), content)))
+            .collect::<Result<_>>()?;
+        Ok(Removed { count, messages })
+    }
+
+    /// The first place of a contact's stream that has not arrived; `None` for an unknown stream.
+    pub(crate) fn stream_next(&self, fp: &Fingerprint, stream: StreamId) -> Result<Option<Seq>> {
+        let mut q =
+            self.sql.prepare_cached("SELECT next FROM streams WHERE contact = ? AND stream = ?")?;
+        Ok(q.query_row(params![fp.as_bytes(), stream.0 as i64], |r| u64_at(r, 0))
+            .optional()?
+            .map(Seq))
+    }
+
+    pub(crate) fn set_stream_next(
+        &self,
+        fp: &Fingerprint,
+        stream: StreamId,
+        next: Seq,
+    ) -> Result<()> {
+        let changed = self
+            .sql
+            .prepare_cached("UPDATE streams SET next = ? WHERE contact = ? AND stream = ?")?
+            .execute(params![next.0 as i64, fp.as_bytes(), stream.0 as i64])?;
+        if changed == 0 {
+            let used = self.count_up("stream_used", 1)?;
+            self.sql
+                .prepare_cached(
+                    "INSERT INTO streams (contact, stream, next, used) VALUES (?, ?, ?, ?)",
+                )?
+                .execute(params![fp.as_bytes(), stream.0 as i64, next.0 as i64, used as i64])?;
+            self.sql
+                .prepare_cached(
+                    "DELETE FROM streams WHERE contact = ?1 AND used NOT IN (SELECT used FROM \
+                     streams WHERE contact = ?1 ORDER BY used DESC LIMIT ?2)",
+                )?
+                .execute(params![fp.as_bytes(), MAX_STREAMS])?;
+        }
+        Ok(())
+    }
+
+    /// The contact's stream that began last.
+    pub(crate) fn newest_stream(&self, fp: &Fingerprint) -> Result<Option<(StreamId, Seq)>> {
+        let mut q = self.sql.prepare_cached(
+            "SELECT stream, next FROM streams WHERE contact = ? ORDER BY used DESC LIMIT 1",
+        )?;
+        Ok(q.query_row([fp.as_bytes()], |r| Ok((StreamId(u64_at(r, 0)?), Seq(u64_at(r, 1)?))))
+            .optional()?)
+    }
+
+    /// Writes a message into the history. Returns whether it is new: a name is there once, for
+    /// ever.
+    pub(crate) fn add_history(&self, fp: &Fingerprint, new: &NewHistory<'_>) -> Result<bool> {
+        let added = self
+            .sql
+            .prepare_cached(
+                "INSERT OR IGNORE INTO history (contact, outgoing, seq, id, client_id, at, body, state) \
+                 VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+            )?
+            .execute(params![
+                fp.as_bytes(),
+                new.outgoing,
+                new.seq.0 as i64,
+                new.id.0.as_slice(),
+                new.client_id,
+                new.at as i64,
+                new.content,
+                new.state
+            ])?;
+        Ok(added > 0)
+    }
+
+    pub(crate) fn message_by_client_id(
+        &self,
+        fp: &Fingerprint,
+        client_id: &str,
+    ) -> Result<Option<MessageId>> {
+        let mut q = self
+            .sql
+            .prepare_cached("SELECT id FROM history WHERE contact = ? AND client_id = ?")?;
+        let id: Option<Vec<u8>> =
+            q.query_row(params![fp.as_bytes(), client_id], |r| r.get(0)).optional()?;
+        id.map(|id| array(&id, "message id").map(MessageId)).transpose()
+    }
+
+    pub(crate) fn set_history_state(&self, id: &MessageId, state: i64) -> Result<()> {
+        self.sql
+            .prepare_cached("UPDATE history SET state = ? WHERE id = ?")?
+            .execute(params![state, id.0.as_slice()])?;
+        Ok(())
+    }
+
+    /// Where an outgoing message stands: to whom, its place and its state's number.
+    pub(crate) fn history_state(&self, id: &MessageId) -> Result<Option<(Fingerprint, Seq, i64)>> {
+        let mut q = self.sql.prepare_cached(
+            "SELECT contact, seq, state FROM history WHERE id = ? AND outgoing = 1",
+        )?;
+        let row: Option<(Vec<u8>, u64, i64)> = q
+            .query_row([id.0.as_slice()], |r| Ok((r.get(0)?, u64_at(r, 1)?, r.get(2)?)))
+            .optional()?;
+        row.map(|(fp, seq, state)| {
+            Ok((Fingerprint::from_bytes(array(&fp, "fingerprint")?), Seq(seq), state))
+        })
+        .transpose()
+    }
+
+    /// The last `limit` messages with a contact, oldest first.
+    pub(crate) fn history(&self, fp: &Fingerprint, limit: usize) -> Result<Vec<History>> {
+        let mut q = self.sql.prepare_cached(
+            "SELECT outgoing, id, at, body, state FROM history WHERE contact = ? \
+             ORDER BY no DESC LIMIT ?",
+        )?;
+        let rows = q.query_map(params![fp.as_bytes(), limit as i64], |r| {
+            let id: Vec<u8> = r.get(1)?;
+            Ok((r.get(0)?, id, u64_at(r, 2)?, r.get(3)?, r.get(4)?))
+        })?;
+        let mut all = rows
+            .map(|r| {
+                let (outgoing, id, at, content, state) = r?;
+                let id = MessageId(array(&id, "message id")?);
+                Ok(History { outgoing, id, at, content, state })
+            })
+            .collect::<Result<Vec<_>>>()?;
+        all.reverse();
+        Ok(all)
+    }
+
+    pub(crate) fn add_event(&self, event: &EventKind) -> Result<Cursor> {
+        let body = postcard::to_stdvec(event).map_err(|_| StoreError::Unreadable("event"))?;
+        self.sql.prepare_cached("INSERT INTO events (body) VALUES (?)")?.execute([body])?;
+        let no = self.sql.last_insert_rowid();
+        if no % 1024 == 0 {
+            self.sql
+                .prepare_cached("DELETE FROM events WHERE no <= ?")?
+                .execute([no - MAX_EVENTS])?;
+        }
+        Ok(Cursor(no as u64))
+    }
+
+    /// Events after a cursor, in order.
+    pub(crate) fn events(&self, after: Cursor, limit: usize) -> Result<Vec<(Cursor, EventKind)>> {
+        let mut q = self
+            .sql
+            .prepare_cached("SELECT no, body FROM events WHERE no > ? ORDER BY no LIMIT ?")?;
+        let rows = q.query_map(params![after.0 as i64, limit as i64], |r| {
+            Ok((u64_at(r, 0)?, r.get::<_, Vec<u8>>(1)?))
+        })?;
+        rows.map(|r| {
+            let (no, body) = r?;
+            let event = postcard::from_bytes(&body).map_err(|_| StoreError::Unreadable("event"))?;
+            Ok((Cursor(no), event))
+        })
+        .collect()
+    }
+
+    pub(crate) fn last_event(&self) -> Result<Cursor> {
+        let mut q = self.sql.prepare_cached("SELECT coalesce(max(no), 0) FROM events")?;
+        Ok(Cursor(q.query_row([], |r| u64_at(r, 0))?))
+    }
+}
+
+fn unacked_row(r: &Row<'_>) -> Result<Unacked> {
+    Ok(Unacked {
+        seq: Seq(u64_at(r, 0)?),
+        kind: Kind::from_byte(r.get(1)?).map_err(|_| StoreError::Unreadable("kind"))?,
+        content: r.get(2)?,
+        inner: r.get(3)?,
+    })
+}

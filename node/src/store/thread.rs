@@ -1,0 +1,229 @@
+//! The thread that owns the database.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::thread::JoinHandle;
+
+use rusqlite::Connection;
+use tokio::sync::{mpsc, oneshot};
+
+use super::db::Db;
+use super::{StoreError, schema};
+use crate::clock;
+use crate::core::{Context, Messenger, Output};
+
+/// Jobs that wait for the thread. A full queue makes callers wait.
+const QUEUE: usize = 256;
+/// Jobs that share one commit. More would only make the first one wait longer.
+const MAX_BATCH: usize = 128;
+
+/// Runs inside of a transaction; what it returns runs after the commit and hands out the reply.
+type Job = Box<dyn FnOnce(&mut Messenger, &mut Context<'_>) -> Done + Send>;
+type Done = Box<dyn FnOnce(Result<(), CommitFailed>) + Send>;
+
+/// A commit failed: the job's reply is replaced by the reason.
+#[derive(Debug, Clone, Copy)]
+enum CommitFailed {
+    DiskFull,
+    DiskFailed,
+}
+
+impl From<CommitFailed> for StoreError {
+    fn from(e: CommitFailed) -> Self {
+        match e {
+            CommitFailed::DiskFull => Self::DiskFull,
+            CommitFailed::DiskFailed => Self::DiskFailed,
+        }
+    }
+}
+
+/// A handle to the store. Cheap to clone.
+#[derive(Debug, Clone)]
+pub(crate) struct Store {
+    jobs: mpsc::Sender<Message>,
+}
+
+enum Message {
+    Job(Job),
+    /// Everything before this is done; nothing after it.
+    Close,
+}
+
+/// The running thread. It stops after [`Store::close`], or when every [`Store`] is gone.
+pub(crate) struct StoreThread {
+    thread: JoinHandle<()>,
+}
+
+impl StoreThread {
+    /// Waits for the thread to end. Blocks: call it where blocking is allowed.
+    pub(crate) fn join(self) {
+        // A panic in the thread has been reported by the panic hook.
+        let _ = self.thread.join();
+    }
+}
+
+impl Store {
+    /// Opens the database at `path` (`None` keeps it in memory) and starts its thread.
+    ///
+    /// `messenger` builds the core from what the database holds; `outputs` is called with what
+    /// happened after each commit and must not block. `lock` is dropped when the database is
+    /// closed.
+    ///
+    /// # Errors
+    /// [`StoreError`] when the file cannot be used.
+    pub(crate) fn open(
+        path: Option<&Path>,
+        messenger: impl FnOnce(&mut Context<'_>) -> Result<Messenger, StoreError>,
+        outputs: Arc<dyn Fn(Output) + Send + Sync>,
+        lock: impl Send + 'static,
+    ) -> Result<(Self, StoreThread), StoreError> {
+        let connection = match path {
+            Some(path) => Connection::open(path)?,
+            None => Connection::open_in_memory()?,
+        };
+        schema::prepare(&connection)?;
+        connection.execute_batch("BEGIN")?;
+        let mut cx = Context::new(Db::new(&connection), clock::unix_now());
+        let messenger = messenger(&mut cx)?;
+        connection.execute_batch("COMMIT")?;
+
+        let (jobs, queue) = mpsc::channel(QUEUE);
+        let thread = std::thread::Builder::new()
+            .name("halloo-store".into())
+            .spawn(move || {
+                serve(&connection, messenger, queue, &*outputs);
+                drop(connection);
+                drop(lock);
+            })
+            .map_err(|source| StoreError::File { path: "thread".into(), source })?;
+        Ok((Self { jobs }, StoreThread { thread }))
+    }
+
+    /// Runs `job` in a transaction and returns its result once that is on disk. A job that fails
+    /// changes nothing.
+    ///
+    /// # Errors
+    /// The job's own error, or [`StoreError`] when the commit failed.
+    ///
+    /// # Cancel safety
+    /// Not cancel safe: a dropped call may still take effect.
+    pub(crate) async fn run<T, E, F>(&self, job: F) -> Result<T, E>
+    where
+        T: Send + 'static,
+        E: From<StoreError> + Send + 'static,
+        F: FnOnce(&mut Messenger, &mut Context<'_>) -> Result<T, E> + Send + 'static,
+    {
+        let (reply, answer) = oneshot::channel();
+        let job: Job = Box::new(move |messenger, cx| {
+            let mark = cx.outputs.len();
+            let result = run_in_savepoint(messenger, cx, job);
+            if result.is_err() {
+                cx.outputs.truncate(mark);
+                messenger.forget_cached();
+            }
+            Box::new(move |committed| {
+                let result = match committed {
+                    Ok(()) => result,
+                    Err(e) => Err(E::from(e.into())),
+                };
+                // The caller may have gone: what was done stays done.
+                let _ = reply.send(result);
+            })
+        });
+        self.jobs.send(Message::Job(job)).await.map_err(|_| E::from(StoreError::Stopped))?;
+        answer.await.unwrap_or_else(|_| Err(E::from(StoreError::Stopped)))
+    }
+}
+
+impl Store {
+    /// Ends the thread after what was asked for so far. Later calls fail with
+    /// [`StoreError::Stopped`].
+    pub(crate) async fn close(&self) {
+        // A thread that is gone is closed.
+        let _ = self.jobs.send(Message::Close).await;
+    }
+}
+
+fn run_in_savepoint<T, E: From<StoreError>>(
+    messenger: &mut Messenger,
+    cx: &mut Context<'_>,
+    job: impl FnOnce(&mut Messenger, &mut Context<'_>) -> Result<T, E>,
+) -> Result<T, E> {
+    let db = cx.db;
+    db.execute("SAVEPOINT job").map_err(E::from)?;
+    match job(messenger, cx) {
+        Ok(value) => {
+            db.execute("RELEASE job").map_err(E::from)?;
+            Ok(value)
+        }
+        Err(e) => {
+            // When this fails too, the commit of the batch will.
+            let _ = db.execute("ROLLBACK TO job; RELEASE job");
+            Err(e)
+        }
+    }
+}
+
+fn serve(
+    connection: &Connection,
+    mut messenger: Messenger,
+    mut queue: mpsc::Receiver<Message>,
+    output: &(dyn Fn(Output) + Send + Sync),
+) {
+    let mut batch = Vec::with_capacity(MAX_BATCH);
+    let mut open = true;
+    while open && queue.blocking_recv_many(&mut batch, MAX_BATCH) > 0 {
+        let jobs = batch.drain(..).map_while(|message| match message {
+            Message::Job(job) => Some(job),
+            Message::Close => {
+                open = false;
+                None
+            }
+        });
+        let jobs: Vec<Job> = jobs.collect();
+        batch.clear();
+        let mut cx = Context::new(Db::new(connection), clock::unix_now());
+        if let Err(e) = connection.execute_batch("BEGIN") {
+            // Outside of a transaction nothing may run; the callers hear that nobody answers.
+            tracing::error!(error = %e, "The store could not begin a transaction");
+            continue;
+        }
+        let done: Vec<Done> = jobs.into_iter().map(|job| job(&mut messenger, &mut cx)).collect();
+        let committed = connection.execute_batch("COMMIT").map_err(|e| {
+            // SQLite has not written the batch; the ratchets in memory must not be ahead of it.
+            let _ = connection.execute_batch("ROLLBACK");
+            messenger.forget_cached();
+            tracing::error!(error = %e, "The store could not commit");
+            match StoreError::from(e) {
+                StoreError::DiskFull => CommitFailed::DiskFull,
+                _ => CommitFailed::DiskFailed,
+            }
+        });
+        if committed.is_ok() {
+            cx.outputs.drain(..).for_each(output);
+        }
+        done.into_iter().for_each(|done| done(committed));
+    }
+    // Leaves no WAL behind for the next start.
+    let _ = connection.pragma_update(None, "wal_checkpoint", "TRUNCATE");
+}
+
+/// Opens the database at `path`, does one thing in a transaction, and closes it. Blocks.
+///
+/// # Errors
+/// [`StoreError`] when the file cannot be used or the work failed, which then changed nothing.
+pub(crate) fn read_once<T>(
+    path: &Path,
+    messenger: impl FnOnce(&mut Context<'_>) -> Result<Messenger, StoreError>,
+    work: impl FnOnce(&mut Messenger, &mut Context<'_>) -> Result<T, StoreError>,
+) -> Result<T, StoreError> {
+    let connection = Connection::open(path)?;
+    schema::prepare(&connection)?;
+    // Dropped without a commit, the transaction is rolled back.
+    let transaction = connection.unchecked_transaction()?;
+    let mut cx = Context::new(Db::new(&transaction), clock::unix_now());
+    let mut messenger = messenger(&mut cx)?;
+    let value = work(&mut messenger, &mut cx)?;
+    transaction.commit()?;
+    Ok(value)
+}

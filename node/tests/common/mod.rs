@@ -1,0 +1,104 @@
+//! A peer on loopback, and nodes in temporary homes.
+
+#![allow(clippy::unwrap_used, dead_code, unreachable_pub)]
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use halloo::{ContactState, DirectPolicy, EventKind, EventStream, Fingerprint, Node, PeerAddress};
+use rendezvous_peer::{Config, RunningPeer, StartError};
+
+/// Longest wait for something that takes milliseconds on an idle machine.
+pub const PATIENCE: Duration = Duration::from_secs(60);
+
+pub async fn start_peer(data: &Path, listen: &str) -> RunningPeer {
+    let mut config = Config::new(data);
+    config.listen = listen.parse().unwrap();
+    config.drain = Duration::ZERO;
+    let deadline = tokio::time::Instant::now() + PATIENCE;
+    loop {
+        // An earlier peer's socket closes when its last task has been dropped.
+        match rendezvous_peer::start(config.clone()).await {
+            Err(StartError::Bind { .. }) if tokio::time::Instant::now() < deadline => {
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+            other => return other.unwrap(),
+        }
+    }
+}
+
+pub struct Home {
+    pub folder: tempfile::TempDir,
+    pub peer: PeerAddress,
+    pub name: &'static str,
+}
+
+impl Home {
+    pub fn new(name: &'static str, peer: &RunningPeer) -> Self {
+        Self { folder: tempfile::tempdir().unwrap(), peer: peer.address().clone(), name }
+    }
+
+    pub fn path(&self) -> PathBuf {
+        self.folder.path().join(self.name)
+    }
+
+    pub async fn start(&self) -> Node {
+        self.start_with(DirectPolicy::Accepted).await
+    }
+
+    pub async fn start_with(&self, policy: DirectPolicy) -> Node {
+        Node::builder()
+            .home(self.path())
+            .peer_address(&self.peer)
+            .name(self.name)
+            .listen("127.0.0.1:0".parse().unwrap())
+            .direct(policy)
+            .start()
+            .await
+            .unwrap()
+    }
+}
+
+/// Waits for the first event that `pick` takes.
+pub async fn wait_for<T>(events: &mut EventStream, pick: impl Fn(&EventKind) -> Option<T>) -> T {
+    let found = async {
+        loop {
+            let event = events.next().await.unwrap();
+            if let Some(found) = pick(&event.kind) {
+                return found;
+            }
+        }
+    };
+    tokio::time::timeout(PATIENCE, found).await.expect("it happens in time")
+}
+
+pub async fn wait_for_text(events: &mut EventStream, wanted: &str) {
+    wait_for(events, |e| match e {
+        EventKind::Message { text, .. } if text == wanted => Some(()),
+        _ => None,
+    })
+    .await;
+}
+
+/// Makes two nodes contacts.
+pub async fn introduce(a: &Node, b: &Node) {
+    a.online().await;
+    b.online().await;
+    let mut events = b.events(halloo::Cursor::default());
+    let mut answers = a.events(halloo::Cursor::default());
+    a.add_contact(&b.address().await.unwrap(), None, "hello").await.unwrap();
+    let from: Fingerprint = wait_for(&mut events, |e| match e {
+        EventKind::Request { from, .. } => Some(*from),
+        _ => None,
+    })
+    .await;
+    assert_eq!(from, a.fingerprint());
+    b.accept(&from, None).await.unwrap();
+    wait_for(&mut answers, |e| match e {
+        EventKind::Accepted { contact } => Some(*contact),
+        _ => None,
+    })
+    .await;
+    let contact = a.contact_by_fingerprint(&b.fingerprint()).await.unwrap().unwrap();
+    assert_eq!(contact.state, ContactState::Accepted);
+}
