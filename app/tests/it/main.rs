@@ -1,0 +1,12 @@
+//! The program from outside: real processes, real sockets, loopback.
+
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+#![allow(clippy::print_stderr, reason = "a failed test shows what its processes said")]
+
+mod control;
+mod conversation;
+mod crashes;
+mod errors;
+mod generated;
+mod harness;
+mod peer_key;
