@@ -1,0 +1,58 @@
+//! What the fuzz targets do, one function for each family of decoders.
+//!
+//! A target takes any bytes and must return. Where a decoder accepts them, the target also checks
+//! what its type promises: a hand-written encoding is the only one of its value, and a control
+//! message survives another round. The functions are ordinary code, so that plain `cargo test`
+//! replays every committed corpus (`tests/replay.rs`); the programs around them, which need
+//! libFuzzer and instrumented code, are in `fuzz/fuzz_targets`.
+
+mod e2ee;
+mod identity;
+mod wire;
+
+pub use e2ee::*;
+pub use identity::*;
+pub use wire::*;
+
+/// A fuzz target.
+#[derive(Debug, Clone, Copy)]
+pub struct Target {
+    /// Names the program in `fuzz/fuzz_targets` and the folder in `fuzz/corpus`.
+    pub name: &'static str,
+    /// Feeds it an input.
+    ///
+    /// # Panics
+    /// When a decoder breaks a promise: the input is a finding.
+    pub run: fn(&[u8]),
+}
+
+macro_rules! targets {
+    ($($name:ident)*) => {
+        /// Every target.
+        pub const TARGETS: &[Target] =
+            &[$(Target { name: stringify!($name), run: $name }),*];
+    };
+}
+
+targets! {
+    wire_request
+    wire_response
+    wire_push
+    wire_content
+    wire_datagram
+    wire_envelope
+    wire_inner
+    wire_prekey
+    wire_node
+    wire_card
+    wire_text
+    identity_certificates
+    identity_statements
+    identity_safety_states
+    identity_texts
+    e2ee_envelope
+    e2ee_message
+    e2ee_introduction
+    e2ee_bundle
+    e2ee_storage
+}
