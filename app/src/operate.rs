@@ -160,6 +160,13 @@ impl Operator {
             From::After(place) => self.node.events(Cursor(place)),
         };
         let alarms: Vec<Fact> = lock(&self.alarms).values().cloned().collect();
+        // Each attempt tells again what is in the way; once is enough for a listener.
+        let mut hindrances: HashMap<String, Fact> = HashMap::new();
+        for fact in &alarms {
+            if let Fact::Undeliverable { to, .. } = fact {
+                hindrances.insert(to.clone(), fact.clone());
+            }
+        }
         let first = std::iter::once(Fact::Ready(self.ready().await?)).chain(alarms).map(Line::of);
         for line in first {
             if emit.send(line).await.is_err() {
@@ -169,6 +176,17 @@ impl Operator {
         loop {
             let event = events.next().await?;
             let fact = tell::event(&self.node, event.kind).await;
+            match &fact {
+                Fact::Undeliverable { to, .. } => {
+                    let before = hindrances.insert(to.clone(), fact.clone());
+                    match before {
+                        Some(before) if before == fact => continue,
+                        _ => {}
+                    }
+                }
+                Fact::AtPeer { to, .. } | Fact::Delivered { to, .. } => drop(hindrances.remove(to)),
+                _ => {}
+            }
             let cursor = event.cursor.map(|c| c.0);
             let line = Line { mono_ns: event.mono_ns, cursor, ..Line::of(fact) };
             if emit.send(line).await.is_err() {

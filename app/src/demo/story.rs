@@ -97,12 +97,7 @@ impl Story {
 
     /// Keeps a message for the table at the end.
     pub(super) fn remember(&mut self, from: &str, text: &str, via: Via, took: &str) {
-        let path = match via {
-            Via::Direct => "direct",
-            Via::Relay => "relay",
-            Via::Mailbox => "through the peer's mailbox",
-        };
-        self.messages.push([from.into(), format!("“{text}”"), path.into(), took.into()]);
+        self.messages.push([from.into(), format!("“{text}”"), way(via).into(), took.into()]);
     }
 
     /// The table of messages.
@@ -183,5 +178,14 @@ mod tests {
         assert_eq!(wrap("one two three", 7), ["one two", "three"]);
         assert_eq!(wrap("unbreakable", 3), ["", "unbreakable"][1..]);
         assert_eq!(wrap("", 3), [""]);
+    }
+}
+
+/// How something travelled, for people.
+pub(super) fn way(via: Via) -> &'static str {
+    match via {
+        Via::Direct => "direct",
+        Via::Relay => "relay",
+        Via::Mailbox => "through the peer's mailbox",
     }
 }

@@ -1,6 +1,6 @@
 //! A rendezvous peer in a process of its own, behind a tap.
 
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::OnceLock;
@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
 
-use crate::harness::{DEADLINE, Process, free_port, text};
+use crate::harness::{DEADLINE, Process, text};
 use crate::memory::{Memory, Scan};
 use crate::secrets::Needles;
 use crate::wire::Forwarder;
@@ -24,26 +24,26 @@ pub(crate) struct TappedPeer {
 
 impl TappedPeer {
     pub(crate) fn start(data_dir: &Path) -> Self {
-        let port = free_port();
-        let tap = Forwarder::start(SocketAddr::from((Ipv4Addr::LOCALHOST, port)));
-        Self::behind(tap, port, data_dir)
+        Self::behind(Forwarder::start(), data_dir)
     }
 
     /// Another peer at the same place.
     pub(crate) fn replace(self, data_dir: &Path) -> Self {
         self.process.kill();
-        Self::behind(self.tap, self.port, data_dir)
+        Self::behind(self.tap, data_dir)
     }
 
-    fn behind(tap: Forwarder, port: u16, data_dir: &Path) -> Self {
+    fn behind(tap: Forwarder, data_dir: &Path) -> Self {
         let mut command = Command::new(program());
-        command.args(["run", "--json", "--listen", &format!("127.0.0.1:{port}")]);
+        command.args(["run", "--json", "--listen", "127.0.0.1:0"]);
         command.args(["--public-host", &format!("127.0.0.1:{}", tap.port), "--data-dir"]);
         command.arg(data_dir).env_clear().stdin(Stdio::null());
         let process = Process::start(command);
         let ready = process.wait("the peer", |e| e["event"] == "ready");
+        let listen: SocketAddr = text(&ready["listen"]).parse().unwrap();
+        tap.serve(listen);
         let (address, pid) = (text(&ready["address"]), ready["pid"].as_u64().unwrap());
-        Self { address, tap, port, process, pid }
+        Self { address, tap, port: listen.port(), process, pid }
     }
 
     /// The peer's memory, if the system lets us see it.

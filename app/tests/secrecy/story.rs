@@ -1,12 +1,13 @@
 //! The whole story of two people, with everything recorded that others could see.
 
 use std::collections::BTreeSet;
+use std::net::{Ipv4Addr, UdpSocket};
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use rustix::process::Signal;
 use serde_json::Value;
 
-use crate::harness::{DEADLINE, Person, Process, free_port, text};
+use crate::harness::{DEADLINE, Person, Process, text};
 use crate::memory::Scan;
 use crate::peer::TappedPeer;
 use crate::secrets::{Id, Needles, canary};
@@ -83,7 +84,7 @@ fn neither_the_wire_nor_the_peers_learn_what_is_said_or_who_says_it() {
     let dir = tempfile::tempdir().unwrap();
     let at_a = TappedPeer::start(&dir.path().join("peer-a"));
     let at_b = TappedPeer::start(&dir.path().join("peer-b"));
-    let (port_anna, port_ben) = (free_port(), free_port());
+    let (port_anna, port_ben) = (lasting_port(), lasting_port());
     let ports: BTreeSet<u16> =
         [at_a.tap.port, at_a.port, at_b.tap.port, at_b.port, port_anna, port_ben].into();
     let recorder = match Recorder::start(ports) {
@@ -217,6 +218,13 @@ fn listen(person: &Person, port: u16) -> Process {
         e["event"] == "online" || (e["event"] == "ready" && e["online"] == true)
     });
     process
+}
+
+/// A UDP port that is free, and stays it while its node is away: the system gives out others.
+fn lasting_port() -> u16 {
+    let is_free = |port: &u16| UdpSocket::bind((Ipv4Addr::LOCALHOST, *port)).is_ok();
+    let random = || 20_000 + u16::from_str_radix(&canary()[..3], 16).unwrap() * 3;
+    std::iter::repeat_with(random).find(is_free).unwrap()
 }
 
 fn leave(process: &Process) {

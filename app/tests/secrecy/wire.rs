@@ -33,6 +33,8 @@ impl Stop {
 /// each client has an address of its own.
 pub(crate) struct Forwarder {
     pub(crate) port: u16,
+    /// Where datagrams of further clients go.
+    server: Arc<Mutex<Option<SocketAddr>>>,
     /// What clients said.
     pub(crate) up: Tape,
     /// What the server said.
@@ -41,16 +43,24 @@ pub(crate) struct Forwarder {
 }
 
 impl Forwarder {
-    pub(crate) fn start(server: SocketAddr) -> Self {
+    pub(crate) fn start() -> Self {
         let socket = Arc::new(bind());
         let port = socket.local_addr().unwrap().port();
-        let it = Self { port, up: Tape::default(), down: Tape::default(), stop: Stop::default() };
-        let (up, down, stop) = (it.up.clone(), it.down.clone(), it.stop.clone());
+        let it = Self {
+            port,
+            server: Arc::default(),
+            up: Tape::default(),
+            down: Tape::default(),
+            stop: Stop::default(),
+        };
+        let (server, up) = (it.server.clone(), it.up.clone());
+        let (down, stop) = (it.down.clone(), it.stop.clone());
         std::thread::spawn(move || {
             let mut clients: HashMap<SocketAddr, Arc<UdpSocket>> = HashMap::new();
             let mut buffer = [0; MAX_DATAGRAM];
             while !stop.asked() {
                 let Ok((len, client)) = socket.recv_from(&mut buffer) else { continue };
+                let Some(server) = *server.lock().unwrap() else { continue };
                 let upstream = clients.entry(client).or_insert_with(|| {
                     let upstream = Arc::new(bind());
                     upstream.connect(server).unwrap();
@@ -65,6 +75,11 @@ impl Forwarder {
             }
         });
         it
+    }
+
+    /// Sends what further clients say to `server`.
+    pub(crate) fn serve(&self, server: SocketAddr) {
+        *self.server.lock().unwrap() = Some(server);
     }
 
     /// Bytes that clients have said.
