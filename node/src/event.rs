@@ -100,8 +100,7 @@ pub enum EventKind {
         via: Via,
     },
     /// What waits for a contact cannot be left at the contact's peer for now. It is kept here, and
-    /// the node goes on trying by itself. Told when the reason is another one than at the attempt
-    /// before. Passing.
+    /// the node goes on trying by itself. Told at each attempt that fails. Passing.
     Undeliverable {
         /// For whom something waits.
         to: Fingerprint,

@@ -59,8 +59,8 @@ pub(crate) enum Departure {
 pub(crate) struct ByLink {
     /// The acknowledgement that is due.
     pub(crate) ack: Option<Ack>,
-    /// Whether anything is unacknowledged.
-    pub(crate) unacked: bool,
+    /// The first place that is not acknowledged.
+    pub(crate) first: Option<Seq>,
     /// What can leave.
     pub(crate) departure: Departure,
 }
@@ -193,11 +193,7 @@ impl Messenger {
         limit: usize,
     ) -> Result<ByLink, StoreError> {
         let departure = self.depart(cx, fp, after, limit)?;
-        Ok(ByLink {
-            ack: self.due_ack(cx, fp)?,
-            unacked: cx.db.first_unacked(fp)?.is_some(),
-            departure,
-        })
+        Ok(ByLink { ack: self.due_ack(cx, fp)?, first: cx.db.first_unacked(fp)?, departure })
     }
 
     /// Encrypts a message in the transaction that accepts it, which saves a commit before it can

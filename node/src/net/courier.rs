@@ -31,6 +31,8 @@ use crate::store::{Outgoing, StoreError};
 
 /// What is sent on a direct connection and not acknowledged for this long goes to the peer too.
 const PATIENCE: Duration = Duration::from_secs(1);
+/// A direct connection that does not take one message in this time is not waited for.
+const WRITE_DEADLINE: Duration = Duration::from_secs(10);
 /// Messages that are read from the store at once.
 const PORTION: usize = 64;
 /// Envelopes on the way to the peer at once. The recipient keeps up to 40 that come out of order.
@@ -59,7 +61,6 @@ pub(crate) async fn run(net: Arc<Net>, contact: Fingerprint, bell: Arc<Notify>) 
         ack_by_mail: false,
         dialled: None,
         first: None,
-        told: None,
     };
     loop {
         let current = link.borrow_and_update().clone();
@@ -101,8 +102,6 @@ struct Courier {
     dialled: Option<Instant>,
     /// The first place that was not acknowledged in the last round.
     first: Option<Seq>,
-    /// What the program knows to be in the way.
-    told: Option<Hindrance>,
 }
 
 struct Stream {
@@ -110,8 +109,19 @@ struct Stream {
     send: SendStream,
     /// The last place that was written.
     upto: Seq,
-    /// When something was last written.
-    at: Instant,
+    /// The first place that is not acknowledged, and since when that has not changed.
+    waiting: Option<(Seq, Instant)>,
+}
+
+impl Stream {
+    /// Takes how far the contact has acknowledged. Returns until when that may stay so.
+    fn progress(&mut self, first: Option<Seq>) -> Option<Instant> {
+        self.waiting = first.map(|first| match self.waiting {
+            Some((same, since)) if same == first => (first, since),
+            _ => (first, Instant::now()),
+        });
+        self.waiting.map(|(_, since)| since + PATIENCE)
+    }
 }
 
 /// Why a round ended early.
@@ -214,7 +224,6 @@ impl Courier {
         match self.by_peer(&work).await {
             Ok(again) => {
                 self.failures = 0;
-                self.told = None;
                 again
             }
             Err(e) => self.failed(&e),
@@ -250,16 +259,12 @@ impl Courier {
         Some(self.not_before)
     }
 
-    /// Tells the program what is in the way, once for each reason.
-    fn tell(&mut self, why: &Trouble) {
+    /// Tells the program what is in the way, at each attempt: whoever begins to listen hears it too.
+    fn tell(&self, why: &Trouble) {
         let Some(hindrance) = why.hindrance() else { return };
-        if self.told.as_ref() == Some(&hindrance) {
-            return;
-        }
         if matches!(hindrance, Hindrance::KeysRefused { .. }) {
             tracing::warn!("A rendezvous peer gives out keys that are not the contact's");
         }
-        self.told = Some(hindrance.clone());
         self.net.board.tell(EventKind::Undeliverable { to: self.contact, why: hindrance });
     }
 
@@ -283,25 +288,20 @@ impl Courier {
             let mut send = link.open_uni().await.map_err(|_| Trouble::LinkLost)?;
             let kind = [StreamKind::Messages.to_byte()];
             send.write_all(&kind).await.map_err(|_| Trouble::LinkLost)?;
-            self.stream = Some(Stream {
-                connection: link.stable_id(),
-                send,
-                upto: Seq(0),
-                at: Instant::now(),
-            });
+            self.stream =
+                Some(Stream { connection: link.stable_id(), send, upto: Seq(0), waiting: None });
         }
         let written = self.write_all().await;
         if written.is_err() {
             self.stream = None;
         }
-        let unacked = written?;
-        let at = self.stream.as_ref().map(|s| s.at);
-        Ok(at.filter(|_| unacked).map(|at| at + PATIENCE))
+        let first = written?;
+        Ok(self.stream.as_mut().and_then(|s| s.progress(first)))
     }
 
-    /// Writes everything that can leave. Returns whether something is unacknowledged.
-    async fn write_all(&mut self) -> Result<bool, Trouble> {
-        let Some(stream) = &mut self.stream else { return Ok(false) };
+    /// Writes everything that can leave. Returns the first place that is not acknowledged.
+    async fn write_all(&mut self) -> Result<Option<Seq>, Trouble> {
+        let Some(stream) = &mut self.stream else { return Ok(None) };
         let (net, contact) = (&self.net, self.contact);
         loop {
             let upto = stream.upto;
@@ -320,14 +320,13 @@ impl Courier {
                     for message in ready {
                         write(&mut stream.send, &NodeFrame::Inner(message.inner)).await?;
                         stream.upto = message.seq;
-                        stream.at = Instant::now();
                     }
                     if all {
                         // Behind what is in the stream: each was encrypted after it.
                         for inner in net.board.take_controls(&contact) {
                             write(&mut stream.send, &NodeFrame::Inner(inner)).await?;
                         }
-                        return Ok(by_link.unacked);
+                        return Ok(by_link.first);
                     }
                 }
                 Departure::NeedBundle => fetch_bundle(net, &contact).await?,
@@ -395,7 +394,11 @@ impl Courier {
 }
 
 async fn write(send: &mut SendStream, frame: &NodeFrame) -> Result<(), Trouble> {
-    send.write_all(&frame.encode()).await.map_err(|_| Trouble::LinkLost)
+    let bytes = frame.encode();
+    match tokio::time::timeout(WRITE_DEADLINE, send.write_all(&bytes)).await {
+        Ok(Ok(())) => Ok(()),
+        Ok(Err(_)) | Err(_) => Err(Trouble::LinkLost),
+    }
 }
 
 /// A way to leave envelopes for a contact.

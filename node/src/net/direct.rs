@@ -10,6 +10,7 @@ use halloo_wire::DecodeError;
 use halloo_wire::limits::{MAX_CHANNEL_NAME, MAX_NODE_FRAME};
 use halloo_wire::node::{ChannelName, NodeFrame, StreamKind};
 use tokio::sync::{mpsc, watch};
+use tokio::time::Instant;
 
 use super::Net;
 use crate::channel::{Channel, IncomingChannel};
@@ -30,6 +31,8 @@ const HEAD_DEADLINE: Duration = Duration::from_secs(10);
 const NO_TAKER: u32 = 0x10;
 const NOT_PROTOCOL: u32 = 0x11;
 
+/// Two connections that are made within this time were dialled at once.
+const AT_ONCE: Duration = Duration::from_secs(2);
 /// Connections to one contact at a time. Both sides may dial, and two may be on their way out.
 const MAX_CONNECTIONS: usize = 4;
 
@@ -43,11 +46,13 @@ struct Slot {
     current: watch::Sender<Option<NodeConnection>>,
     /// Connections that are served, in use or not.
     served: usize,
+    /// When the one in use was put in use.
+    since: Instant,
 }
 
 impl Default for Slot {
     fn default() -> Self {
-        Self { current: watch::Sender::new(None), served: 0 }
+        Self { current: watch::Sender::new(None), served: 0, since: Instant::now() }
     }
 }
 
@@ -79,7 +84,8 @@ impl Links {
     /// Puts a connection in use, or not; returns the one that is not in use any more.
     ///
     /// When both sides dial at once there are two. Both sides keep the one that the smaller
-    /// fingerprint dialled.
+    /// fingerprint dialled. One that comes [later](AT_ONCE) takes the place of any: who dials again
+    /// has lost the other, which may take this side a minute to notice.
     fn offer(&self, ours: &Fingerprint, new: &NodeConnection) -> Offer {
         let theirs = new.fingerprint();
         let rank = |c: &NodeConnection| c.dialed() == (*ours < theirs);
@@ -91,8 +97,11 @@ impl Links {
         slot.served += 1;
         let old = slot.current.borrow().clone().filter(|c| c.close_reason().is_none());
         match old {
-            Some(old) if rank(&old) && !rank(new) => Offer::KeepsOld,
+            Some(old) if rank(&old) && !rank(new) && slot.since.elapsed() < AT_ONCE => {
+                Offer::KeepsOld
+            }
             old => {
+                slot.since = Instant::now();
                 slot.current.send_replace(Some(new.clone()));
                 Offer::Taken(old)
             }
@@ -316,7 +325,7 @@ impl Net {
 
     /// Sends eight bytes to a contact and back on the direct connection.
     pub(crate) async fn echo(&self, connection: &NodeConnection) -> Option<Duration> {
-        let begun = tokio::time::Instant::now();
+        let begun = Instant::now();
         let (mut send, mut recv) = connection.open_bi().await.ok()?;
         let nonce = crate::random::bytes::<8>();
         let mut ping = vec![StreamKind::Ping.to_byte()];
