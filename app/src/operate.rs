@@ -179,9 +179,8 @@ impl Operator {
             match &fact {
                 Fact::Undeliverable { to, .. } => {
                     let before = hindrances.insert(to.clone(), fact.clone());
-                    match before {
-                        Some(before) if before == fact => continue,
-                        _ => {}
+                    if before.as_ref() == Some(&fact) {
+                        continue;
                     }
                 }
                 Fact::AtPeer { to, .. } | Fact::Delivered { to, .. } => drop(hindrances.remove(to)),

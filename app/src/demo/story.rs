@@ -169,6 +169,15 @@ fn wrap(text: &str, width: usize) -> Vec<String> {
     lines
 }
 
+/// How something travelled, for people.
+pub(super) fn way(via: Via) -> &'static str {
+    match via {
+        Via::Direct => "direct",
+        Via::Relay => "relay",
+        Via::Mailbox => "through the peer's mailbox",
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -178,14 +187,5 @@ mod tests {
         assert_eq!(wrap("one two three", 7), ["one two", "three"]);
         assert_eq!(wrap("unbreakable", 3), ["", "unbreakable"][1..]);
         assert_eq!(wrap("", 3), [""]);
-    }
-}
-
-/// How something travelled, for people.
-pub(super) fn way(via: Via) -> &'static str {
-    match via {
-        Via::Direct => "direct",
-        Via::Relay => "relay",
-        Via::Mailbox => "through the peer's mailbox",
     }
 }
