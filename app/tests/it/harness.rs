@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::{ChildStdin, Command, Output, Stdio};
 use std::sync::mpsc::RecvTimeoutError;
 use std::sync::{Arc, Condvar, Mutex, OnceLock};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
@@ -345,20 +345,44 @@ pub(crate) fn free_port() -> u16 {
     UdpSocket::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
 }
 
-/// The rendezvous peer's program, beside ours; built when it is not there or not up to date.
-fn peer_program() -> &'static Path {
+/// The rendezvous peer's program, beside ours; built when it is not there or older than its
+/// sources. A test of the whole workspace has built it: building it alone would build what it needs
+/// once more, with other features.
+pub(crate) fn peer_program() -> &'static Path {
     static PROGRAM: OnceLock<PathBuf> = OnceLock::new();
     PROGRAM.get_or_init(|| {
         let folder = Path::new(env!("CARGO_BIN_EXE_halloo")).parent().unwrap();
         let program = folder.join("rendezvous-peer");
+        if is_current(&program) {
+            return program;
+        }
         let mut build = Command::new(env!("CARGO"));
         build.args(["build", "--quiet", "--package", "rendezvous-peer", "--target-dir"]);
         build.arg(folder.parent().unwrap()).current_dir(env!("CARGO_MANIFEST_DIR"));
         if folder.ends_with("release") {
             build.arg("--release");
         }
-        let built = build.status().is_ok_and(|status| status.success());
-        assert!(built || program.exists(), "the rendezvous peer cannot be built");
+        assert!(build.status().unwrap().success(), "the rendezvous peer cannot be built");
         program
     })
+}
+
+fn is_current(program: &Path) -> bool {
+    let Ok(built) = program.metadata().and_then(|m| m.modified()) else { return false };
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
+    ["wire", "identity", "transport", "rendezvous-peer"]
+        .iter()
+        .all(|of| newest(&root.join(of).join("src")) <= built)
+}
+
+/// When a folder, or anything in it, was last changed.
+fn newest(folder: &Path) -> SystemTime {
+    let inside = std::fs::read_dir(folder).unwrap().map(|entry| {
+        let entry = entry.unwrap();
+        match entry.file_type().unwrap().is_dir() {
+            true => newest(&entry.path()),
+            false => entry.metadata().unwrap().modified().unwrap(),
+        }
+    });
+    inside.chain([folder.metadata().unwrap().modified().unwrap()]).max().unwrap()
 }

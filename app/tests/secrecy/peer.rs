@@ -1,14 +1,13 @@
 //! A rendezvous peer in a process of its own, behind a tap.
 
 use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Command, Stdio};
-use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
 
-use crate::harness::{DEADLINE, Process, text};
+use crate::harness::{DEADLINE, Process, peer_program, text};
 use crate::memory::{Memory, Scan};
 use crate::secrets::Needles;
 use crate::wire::Forwarder;
@@ -34,7 +33,7 @@ impl TappedPeer {
     }
 
     fn behind(tap: Forwarder, data_dir: &Path) -> Self {
-        let mut command = Command::new(program());
+        let mut command = Command::new(peer_program());
         command.args(["run", "--json", "--listen", "127.0.0.1:0"]);
         command.args(["--public-host", &format!("127.0.0.1:{}", tap.port), "--data-dir"]);
         command.arg(data_dir).env_clear().stdin(Stdio::null());
@@ -81,22 +80,4 @@ impl TappedPeer {
             std::thread::sleep(Duration::from_millis(50));
         }
     }
-}
-
-/// The rendezvous peer's program, beside ours; built when it is not there or not up to date.
-fn program() -> &'static Path {
-    static PROGRAM: OnceLock<PathBuf> = OnceLock::new();
-    PROGRAM.get_or_init(|| {
-        let folder = Path::new(env!("CARGO_BIN_EXE_halloo")).parent().unwrap();
-        let program = folder.join("rendezvous-peer");
-        let mut build = Command::new(env!("CARGO"));
-        build.args(["build", "--quiet", "--package", "rendezvous-peer", "--target-dir"]);
-        build.arg(folder.parent().unwrap()).current_dir(env!("CARGO_MANIFEST_DIR"));
-        if folder.ends_with("release") {
-            build.arg("--release");
-        }
-        let built = build.status().is_ok_and(|status| status.success());
-        assert!(built || program.exists(), "the rendezvous peer cannot be built");
-        program
-    })
 }

@@ -142,9 +142,11 @@ fn neither_the_wire_nor_the_peers_learn_what_is_said_or_who_says_it() {
     at_b.scan_until(MAIL, &envelopes(MAIL, 1, begun));
     told.check("mail waits for Ben", &at_b, &told.ben, quiet_b.as_ref().map(|s| (&*code, s)));
 
-    // He comes back.
+    // He comes back while she is away, so that it is the mailbox that he has it from.
+    leave(&at_anna);
     let at_ben = listen(&ben, port_ben);
     receive(&at_ben, &mail_to_ben, "mailbox");
+    let at_anna = listen(&anna, port_anna);
     at_anna.wait("delivery", |e| e["event"] == "delivered" && e["id"] == sent[0]["id"]);
     told.check("Ben has his mail", &at_b, &told.ben, quiet_b.as_ref().map(|s| (&*code, s)));
 
@@ -153,8 +155,10 @@ fn neither_the_wire_nor_the_peers_learn_what_is_said_or_who_says_it() {
     let sent = ben.ok(&["send", &name_anna, &mail_to_anna, "--wait", "peer"]);
     at_a.scan_until(MAIL, &envelopes(MAIL, 1, begun));
     told.check("mail waits for Anna", &at_a, &told.anna, quiet_a.as_ref().map(|s| (&*code, s)));
+    leave(&at_ben);
     let at_anna = listen(&anna, port_anna);
     receive(&at_anna, &mail_to_anna, "mailbox");
+    let at_ben = listen(&ben, port_ben);
     at_ben.wait("delivery", |e| e["event"] == "delivered" && e["id"] == sent[0]["id"]);
     told.check("Anna has her mail", &at_a, &told.anna, quiet_a.as_ref().map(|s| (&*code, s)));
     leave(&at_anna);
