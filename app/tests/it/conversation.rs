@@ -128,8 +128,12 @@ fn commands_work_without_a_running_node() {
     // A peer knows only who has been there.
     ben.ok(&["contacts"]);
     anna.ok(&["add", &ben.address(), "--name", "ben"]);
-    // Ben's node runs only while his commands do, so he looks until the request is there.
-    let request = until(|| ben.ok(&["contacts"]).into_iter().next());
+    // Their nodes run only while their commands do: both look until the request is there, which
+    // waits at Anna's while the peer has not seen Ben.
+    let request = until(|| {
+        anna.ok(&["contacts"]);
+        ben.ok(&["contacts"]).into_iter().next()
+    });
     assert_eq!(request["state"], "incoming");
     ben.ok(&["accept", "anna"]);
     until(|| anna.ok(&["contacts"]).into_iter().find(|c| c["state"] == "accepted"));
