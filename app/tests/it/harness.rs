@@ -2,7 +2,6 @@
 //! started is killed at the end.
 
 use std::io::{BufRead, BufReader, Write};
-use std::net::UdpSocket;
 use std::path::{Path, PathBuf};
 use std::process::{ChildStdin, Command, Output, Stdio};
 use std::sync::mpsc::RecvTimeoutError;
@@ -32,7 +31,7 @@ pub(crate) struct World {
 impl World {
     pub(crate) fn new() -> Self {
         let dir = tempfile::tempdir().unwrap();
-        let peer = Peer::start(&dir.path().join("peer"), free_port());
+        let peer = Peer::start(&dir.path().join("peer"), 0);
         Self { peer, dir }
     }
 
@@ -68,6 +67,7 @@ pub(crate) struct Peer {
 }
 
 impl Peer {
+    /// Port 0 lets the system choose one that nobody uses.
     fn start(data_dir: &Path, port: u16) -> Self {
         let mut command = Command::new(peer_program());
         command.args(["run", "--json", "--listen", &format!("127.0.0.1:{port}"), "--data-dir"]);
@@ -75,6 +75,8 @@ impl Peer {
         let process = Process::start(command);
         let ready = process.wait("the peer", |e| e["event"] == "ready");
         let address = text(&ready["address"]);
+        let place: halloo::PeerAddress = address.parse().unwrap();
+        let port = place.host.port();
         Self { address, data_dir: data_dir.to_owned(), port, process }
     }
 
@@ -338,11 +340,6 @@ pub(crate) fn text(value: &Value) -> String {
 
 fn json(line: &str) -> Value {
     serde_json::from_str(line).unwrap_or_else(|e| panic!("{e}: {line}"))
-}
-
-/// A UDP port that nobody uses at the moment.
-pub(crate) fn free_port() -> u16 {
-    UdpSocket::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
 }
 
 /// The rendezvous peer's program, beside ours; built when it is not there or older than its
