@@ -15,6 +15,17 @@ test *args:
 demo:
     cargo run --release -- demo
 
+# the whole laboratory: all pairs of NATs, all troubles; writes docs/nat-matrix.md (half an hour)
+lab runs="3":
+    cargo build --release -p halloo-app -p rendezvous-peer -p halloo-lab
+    target/release/lab matrix --runs {{ runs }}
+    target/release/lab events
+    target/release/lab matrix --only-page --out docs/nat-matrix.md
+
+# simulated worlds, from a first seed on; a failing seed is printed
+sim runs="1000" seed="1":
+    cargo run --release -p halloo-sim -- --runs {{ runs }} --seed {{ seed }}
+
 # formats the code
 fmt:
     cargo fmt --all

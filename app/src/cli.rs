@@ -43,7 +43,8 @@ pub(crate) const EXAMPLES: &str = "\
   halloo listen                                    show what arrives
   halloo verify ben                                compare a six-digit code with Ben
   halloo send ben \"good morning\"                   send a message
-  halloo chat ben                                  talk, line by line";
+  halloo chat ben                                  talk, line by line
+  halloo doctor ben                                what works between you, and what does not";
 
 /// The short form; the manual has the table.
 const EXIT_CODES: &str = "\
@@ -116,6 +117,8 @@ pub(crate) enum Command {
     Ping(PingArgs),
     /// Measure throughput to a contact
     Perf(PerfArgs),
+    /// Check the network: what works, what does not, and what to do
+    Doctor(DoctorArgs),
     /// Talk with a contact, line by line
     Chat(ChatArgs),
     /// Run the node for other commands, until interrupted
@@ -284,6 +287,14 @@ pub(crate) struct PingArgs {
     /// How long to wait for each answer
     #[arg(long, default_value = "5s", value_parser = duration::parse)]
     pub(crate) timeout: Duration,
+}
+
+/// `doctor`.
+#[derive(Debug, Args)]
+pub(crate) struct DoctorArgs {
+    /// A contact whose path to check too: their name, address or the beginning of their fingerprint
+    #[arg(value_name = "NAME")]
+    pub(crate) who: Option<String>,
 }
 
 /// `perf`.

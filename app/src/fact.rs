@@ -84,6 +84,8 @@ pub(crate) enum Fact {
     Progress(Throughput),
     /// One truth of the demo.
     Step(Step),
+    /// One thing that `doctor` looked at.
+    Check(Check),
     /// The end of a command that measures.
     Summary(Summary),
 }
@@ -170,9 +172,15 @@ pub(crate) struct PathTo {
     /// Their address, on a direct path.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) addr: Option<String>,
-    /// The round trip, on a direct path.
+    /// The round trip, when it has been measured.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) rtt_ms: Option<f64>,
+    /// How a direct path was found.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) technique: Option<String>,
+    /// Why the path is relayed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) why: Option<String>,
 }
 
 /// A contact as it stands.
@@ -275,6 +283,27 @@ pub(crate) struct Step {
     pub(crate) figures: serde_json::Map<String, serde_json::Value>,
 }
 
+/// One thing that `doctor` looked at.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Check {
+    /// A stable name: `socket`, `name`, `key`, `udp`, `tcp`, `registered`, `nat`, `mapped-port`,
+    /// `ipv6` or `path`.
+    pub(crate) check: String,
+    /// The rendezvous peer or the contact that it is about.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) about: Option<String>,
+    /// Whether it is as it should be; `null` when it is neither good nor bad, or not known.
+    pub(crate) ok: Option<bool>,
+    /// What was found, for people.
+    pub(crate) what: String,
+    /// What to do.
+    #[serde(rename = "try", default, skip_serializing_if = "Option::is_none")]
+    pub(crate) help: Option<String>,
+    /// What was found, for programs.
+    #[serde(default, skip_serializing_if = "serde_json::Map::is_empty")]
+    pub(crate) figures: serde_json::Map<String, serde_json::Value>,
+}
+
 /// The last line of a command that measures.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(untagged)]
@@ -291,6 +320,15 @@ pub(crate) enum Summary {
         ok: bool,
         /// How long it took.
         seconds: f64,
+    },
+    /// Of `doctor`.
+    Doctor {
+        /// Whether the node is registered with its peer.
+        online: bool,
+        /// Things looked at.
+        checks: u32,
+        /// Of those, how many are not as they should be.
+        failed: u32,
     },
 }
 

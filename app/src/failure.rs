@@ -143,6 +143,7 @@ const CODES: &[(&str, Exit, &str)] = &[
     ("key-file", Exit::Config, "restore the home directory from a backup"),
     ("bind", Exit::Failure, "choose another address with --udp, or leave it out"),
     ("disk-full", Exit::Failure, "make room, then repeat the command"),
+    ("disk-failed", Exit::Failure, "check the disk, then repeat the command; keep a backup"),
     ("store-not-ours", Exit::Config, "name another directory with --home"),
     ("store-too-new", Exit::Config, "install the newest halloo"),
     ("store-corrupt", Exit::Config, "restore the home directory from a backup"),
@@ -180,10 +181,20 @@ const CODES: &[(&str, Exit, &str)] = &[
     ("no-code-yet", Exit::Temporary, "halloo verify NAME"),
     ("safety-locked", Exit::Locked, "wait, or meet and compare halloo verify NAME --number"),
     // Paths.
-    ("direct-not-allowed", Exit::Refused, "halloo daemon --direct accepted, or verify them first"),
     ("away", Exit::Unreachable, "messages reach them nevertheless: halloo send NAME TEXT"),
-    ("no-peer-connection", Exit::Unreachable, "check your network; their peer may be down"),
-    ("unreachable", Exit::Unreachable, "messages go through their peer: halloo send NAME TEXT"),
+    (
+        "no-path",
+        Exit::Refused,
+        "halloo daemon --direct accepted, on both sides; messages reach them nevertheless",
+    ),
+    ("too-many-connections", Exit::Temporary, "repeat the command in a few seconds"),
+    ("no-peer-connection", Exit::Unreachable, "halloo doctor NAME; their peer may be down"),
+    (
+        "unreachable",
+        Exit::Unreachable,
+        "halloo doctor NAME; messages go through their peer: halloo send NAME TEXT",
+    ),
+    ("not-online", Exit::Unreachable, "what the lines with ✗ say, then: halloo doctor"),
     ("connection-lost", Exit::Unreachable, "repeat the command"),
     ("no-answer", Exit::Unreachable, "their node may be off: halloo send NAME TEXT leaves word"),
 ];
@@ -212,6 +223,26 @@ mod tests {
         let all = codes.len();
         codes.dedup();
         assert_eq!(codes.len(), all);
+    }
+
+    #[test]
+    fn whoever_gets_no_connection_is_told_what_to_do() {
+        use halloo::error::{ConnectError, StoreError};
+        let why = String::new;
+        for e in [
+            ConnectError::UnknownContact,
+            ConnectError::NotAllowed,
+            ConnectError::Away,
+            ConnectError::NoPath,
+            ConnectError::TooMany,
+            ConnectError::NoPeer { why: why() },
+            ConnectError::Unreachable { why: why() },
+            ConnectError::Stopped,
+            ConnectError::Store(StoreError::DiskFailed),
+        ] {
+            let failure = Failure::from(e);
+            assert!(failure.advice.is_some(), "{}", failure.code);
+        }
     }
 
     #[test]

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use crate::duration;
-use crate::fact::{ContactCard, Fact, Message, PathTo, State, Summary};
+use crate::fact::{Check, ContactCard, Fact, Message, PathTo, State, Summary};
 use crate::output::Palette;
 use crate::text::{block, line};
 
@@ -73,6 +73,7 @@ pub(crate) fn fact(fact: &Fact, p: Palette) -> Option<String> {
         }
         // The demo tells its story itself.
         Fact::Step(_) => return None,
+        Fact::Check(check) => check_lines(check, p),
         Fact::Summary(summary) => summary_lines(summary, p)?,
     })
 }
@@ -197,16 +198,32 @@ fn request(from: &str, given_name: &str, note: &str, p: Palette) -> String {
 }
 
 fn path_line(path: &PathTo) -> String {
-    match (&path.addr, path.rtt_ms) {
-        (Some(addr), Some(rtt)) => {
-            format!(
-                "the path to {} is {}: {addr}, {}",
-                line(&path.contact),
-                path.via,
-                milliseconds(rtt)
-            )
-        }
-        _ => format!("the path to {} is {}", line(&path.contact), path.via),
+    let mut text = format!("the path to {} is {}", line(&path.contact), path.via);
+    if let Some(addr) = &path.addr {
+        text.push_str(&format!(": {addr}"));
+    }
+    if let Some(rtt) = path.rtt_ms {
+        text.push_str(&format!(", {}", milliseconds(rtt)));
+    }
+    if let Some(technique) = &path.technique {
+        text.push_str(&format!(", found by {technique}"));
+    }
+    if let Some(why) = &path.why {
+        text.push_str(&format!(": {}", line(why)));
+    }
+    text
+}
+
+fn check_lines(check: &Check, p: Palette) -> String {
+    let mark = match check.ok {
+        Some(true) => p.green("✓"),
+        Some(false) => p.red("✗"),
+        None => p.dim("·"),
+    };
+    let what = block(&check.what);
+    match &check.help {
+        Some(help) => format!("{mark} {what}\n    try: {}", block(help)),
+        None => format!("{mark} {what}"),
     }
 }
 
@@ -260,6 +277,17 @@ fn summary_lines(summary: &Summary, p: Palette) -> Option<String> {
             perf.path
         ),
         Summary::Demo { .. } => return None,
+        Summary::Doctor { online, failed, .. } => {
+            let online = match online {
+                true => p.green("online"),
+                false => p.red("not online"),
+            };
+            match failed {
+                0 => format!("{online}, and nothing to mend"),
+                1 => format!("{online}, and one thing is not as it should be"),
+                n => format!("{online}, and {n} things are not as they should be"),
+            }
+        }
     })
 }
 

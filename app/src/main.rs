@@ -11,6 +11,7 @@
 //! [`operate`], in this process or behind the [`control`] socket. What a command tells is a
 //! [`fact`], printed in one place ([`output`]) in words or as JSON.
 
+mod checkup;
 mod cli;
 mod commands;
 mod control;

@@ -12,6 +12,7 @@ use halloo::{
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
+use crate::checkup;
 use crate::control::protocol::{From, Reply, Request, Said};
 use crate::fact::{Code, Fact, HostKind, Line, Ready, Sent, State};
 use crate::failure::Failure;
@@ -144,6 +145,10 @@ impl Operator {
             Request::Connect { to } => {
                 let path = self.node.connect(&to.0).await?;
                 Ok(Reply::Path(tell::path(self.name(&to.0).await, &path)))
+            }
+            Request::Doctor { who } => {
+                checkup::run(&self.node, who.as_ref().map(|who| &who.0), emit).await?;
+                Ok(Reply::Status(self.ready().await?))
             }
             Request::Perf { to, direction, duration_ms } => {
                 let contact = self.name(&to.0).await;

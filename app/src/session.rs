@@ -180,9 +180,25 @@ impl Session {
         ask!(self, request, Reply::Pong { rtt_us, via } => (Duration::from_micros(rtt_us), via))
     }
 
-    /// Tries to get a direct path.
+    /// Gets a connection, direct or relayed.
     pub(crate) async fn connect(&self, to: Fingerprint) -> Result<PathTo, Failure> {
         ask!(self, Request::Connect { to: Id(to) }, Reply::Path(path) => path)
+    }
+
+    /// Checks the network, and the path to a contact when one is named; `tell` hears each check.
+    pub(crate) async fn doctor(
+        &self,
+        who: Option<Fingerprint>,
+        mut tell: impl FnMut(Line) -> Result<(), Failure>,
+    ) -> Result<Ready, Failure> {
+        let mut call = self.start(Request::Doctor { who: who.map(Id) });
+        while let Some(line) = call.next().await {
+            tell(line)?;
+        }
+        match call.end().await? {
+            Reply::Status(ready) => Ok(ready),
+            other => Err(unexpected(&other)),
+        }
     }
 
     /// Measures throughput; `progress` hears how it goes on.

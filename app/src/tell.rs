@@ -114,11 +114,22 @@ pub(crate) fn state(delivery: Delivery) -> State {
 
 /// The path to a contact.
 pub(crate) fn path(contact: String, path: &Path) -> PathTo {
-    let (addr, rtt_ms) = match path {
-        Path::Direct { addr, rtt } => (Some(addr.to_string()), Some(millis(*rtt))),
-        Path::Mailbox => (None, None),
-    };
-    PathTo { contact, via: path.via().to_string(), addr, rtt_ms }
+    // A round trip of zero is one that was not measured yet.
+    let measured = |rtt: &std::time::Duration| (!rtt.is_zero()).then(|| millis(*rtt));
+    let via = path.via().to_string();
+    let none = PathTo { contact, via, addr: None, rtt_ms: None, technique: None, why: None };
+    match path {
+        Path::Direct { addr, rtt, technique } => PathTo {
+            addr: Some(addr.to_string()),
+            rtt_ms: measured(rtt),
+            technique: Some(technique.to_string()),
+            ..none
+        },
+        Path::Relayed { rtt, why } => {
+            PathTo { rtt_ms: measured(rtt), why: Some(why.to_string()), ..none }
+        }
+        Path::Mailbox => none,
+    }
 }
 
 fn safety(state: &SafetyState) -> &'static str {

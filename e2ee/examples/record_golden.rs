@@ -10,7 +10,7 @@ use halloo_e2ee::{
     introduce, make_bundle, seal, seal_card,
 };
 use halloo_identity::{Identity, Seeds};
-use halloo_wire::candidate::{Candidate, CandidateKind, Card, Dependence};
+use halloo_wire::candidate::{Allocation, Candidate, CandidateKind, Card, Dependence, Verdict};
 use halloo_wire::envelope::Lane;
 use halloo_wire::inner::Kind;
 use halloo_wire::peer::Found;
@@ -83,8 +83,14 @@ fn party(identity: &Identity, account: &RatchetAccount) -> Party {
 
 fn card() -> Card {
     Card {
-        mapping: Dependence::EndpointIndependent,
-        filtering: Dependence::AddressDependent,
+        round: None,
+        verdict: Verdict {
+            mapping: Dependence::EndpointIndependent,
+            filtering: Dependence::AddressDependent,
+            allocation: Allocation::Preserving,
+        },
+        local_port: 4000,
+        birthday: false,
         candidates: vec![Candidate {
             kind: CandidateKind::Host,
             addr: "192.0.2.7:4000".parse().unwrap(),

@@ -102,7 +102,8 @@ const NONCE_LEN: usize = 12;
 mod tests {
     #![allow(clippy::unwrap_used)]
 
-    use halloo_wire::candidate::{Candidate, CandidateKind, Dependence};
+    use halloo_wire::RoundId;
+    use halloo_wire::candidate::{Allocation, Candidate, CandidateKind, Dependence, Verdict};
 
     use super::*;
 
@@ -153,8 +154,14 @@ mod tests {
 
     fn card() -> Card {
         Card {
-            mapping: Dependence::EndpointIndependent,
-            filtering: Dependence::AddressAndPortDependent,
+            round: Some(RoundId([9; 16])),
+            verdict: Verdict {
+                mapping: Dependence::EndpointIndependent,
+                filtering: Dependence::AddressAndPortDependent,
+                allocation: Allocation::Block { first: 1024, size: 2048 },
+            },
+            local_port: 4000,
+            birthday: true,
             candidates: vec![
                 Candidate { kind: CandidateKind::Host, addr: "192.0.2.7:4000".parse().unwrap() },
                 Candidate {

@@ -38,6 +38,13 @@ pub fn is_probe_target(addr: SocketAddr, own: &[IpAddr]) -> bool {
     }
 }
 
+/// Whether an authenticated probe from `addr` may be answered. More is allowed than by
+/// [`is_probe_target`]: the way on which it came leads back, also between nested private networks.
+pub(crate) fn is_answerable(addr: SocketAddr) -> bool {
+    (addr.port() >= FIRST_USER_PORT || addr.port() == HTTPS_PORT)
+        && range_of(addr.ip()) != Range::Never
+}
+
 /// Whether anybody in the internet may be at this address.
 pub(crate) fn is_public(ip: IpAddr) -> bool {
     range_of(ip) == Range::Public

@@ -3,9 +3,9 @@
 
 use std::net::{IpAddr, SocketAddr};
 
+use halloo_nat::limits::MAX_ATTESTED_TARGETS;
 use halloo_nat::{
-    Candidate, CandidateKind, Card, MAX_CANDIDATES, MAX_UNATTESTED, candidates_to_try,
-    is_probe_target,
+    Candidate, CandidateKind, Card, MAX_CANDIDATES, candidates_to_try, is_probe_target,
 };
 use proptest::prelude::*;
 
@@ -20,7 +20,7 @@ fn the_short_way_comes_first_and_the_seen_address_last() {
             (Host, "192.168.1.7:40000"),
             (Host, "[2600:db8::7]:40000"),
         ]),
-        Some(addr("203.0.113.5:51000")),
+        &["203.0.113.5:51000", "203.0.113.5:40000", "[2600:db8::7]:40000"].map(addr),
         &[ip("192.168.1.2")],
     );
     assert_eq!(
@@ -32,11 +32,11 @@ fn the_short_way_comes_first_and_the_seen_address_last() {
 #[test]
 fn two_nodes_on_one_machine_meet_on_loopback() {
     let card = card(&[(Host, "127.0.0.1:40001")]);
-    let here = candidates_to_try(&card, Some(addr("127.0.0.1:40001")), &[ip("127.0.0.1")]);
+    let here = candidates_to_try(&card, &[addr("127.0.0.1:40001")], &[ip("127.0.0.1")]);
     assert_eq!(written(&here), ["127.0.0.1:40001"]);
     assert_eq!(here[0].kind, Host);
 
-    let elsewhere = candidates_to_try(&card, Some(addr("127.0.0.1:40001")), &[ip("10.0.0.1")]);
+    let elsewhere = candidates_to_try(&card, &[addr("127.0.0.1:40001")], &[ip("10.0.0.1")]);
     assert!(elsewhere.is_empty());
 }
 
@@ -45,58 +45,61 @@ fn an_observed_address_is_not_crowded_out_by_a_full_card() {
     let crowd: Vec<(CandidateKind, String)> =
         (1..=MAX_CANDIDATES).map(|i| (Host, format!("10.0.0.{i}:5000"))).collect();
     let crowd: Vec<(CandidateKind, &str)> = crowd.iter().map(|(k, a)| (*k, a.as_str())).collect();
-    let list = candidates_to_try(&card(&crowd), Some(addr("203.0.113.5:51000")), &[ip("10.9.9.9")]);
+    let list = candidates_to_try(&card(&crowd), &[addr("203.0.113.5:51000")], &[ip("10.9.9.9")]);
     assert_eq!(list.len(), MAX_CANDIDATES);
     assert_eq!(list.last().unwrap().addr, addr("203.0.113.5:51000"));
     assert_eq!(list[0].addr, addr("10.0.0.1:5000"));
 }
 
 #[test]
-fn a_card_full_of_strangers_reaches_only_a_few_of_them() {
+fn a_card_full_of_strangers_reaches_none_of_them() {
     let victims: Vec<String> = (1..=8).map(|i| format!("198.51.100.{i}:5000")).collect();
     let victims: Vec<(CandidateKind, &str)> =
         victims.iter().map(|a| (Mapped, a.as_str())).collect();
-    let list = candidates_to_try(&card(&victims), Some(addr("203.0.113.5:51000")), &[]);
-    assert_eq!(
-        written(&list),
-        ["198.51.100.1:5000", "198.51.100.2:5000", "203.0.113.5:51000"],
-        "{MAX_UNATTESTED} unattested addresses and the one that the peer has seen"
-    );
+    let list = candidates_to_try(&card(&victims), &[addr("203.0.113.5:51000")], &[]);
+    assert_eq!(written(&list), ["203.0.113.5:51000"], "only where her peer has seen her");
+}
+
+#[test]
+fn of_many_attested_addresses_a_few_are_tried() {
+    let attested: Vec<SocketAddr> =
+        (1..=20).map(|i| addr(&format!("198.51.100.{i}:5000"))).collect();
+    let list = candidates_to_try(&Card::default(), &attested, &[]);
+    assert_eq!(list.len(), MAX_ATTESTED_TARGETS);
+    assert_eq!(list[0].addr, attested[0], "the presence's own is the first");
 }
 
 #[test]
 fn without_a_card_or_an_observation_there_is_nothing_to_try() {
-    assert!(candidates_to_try(&Card::default(), None, &[ip("10.0.0.1")]).is_empty());
+    assert!(candidates_to_try(&Card::default(), &[], &[ip("10.0.0.1")]).is_empty());
 }
 
 proptest! {
     #[test]
     fn every_list_keeps_the_rules(
         candidates in prop::collection::vec(candidate(), 0..=12),
-        observed in prop::option::of(socket_addr()),
+        attested in prop::collection::vec(socket_addr(), 0..6),
         own in prop::collection::vec(own_ip(), 0..4),
     ) {
         let card = Card { candidates, ..Card::default() };
-        let list = candidates_to_try(&card, observed, &own);
+        let list = candidates_to_try(&card, &attested, &own);
+        let attested: Vec<SocketAddr> =
+            attested.iter().take(MAX_ATTESTED_TARGETS).map(|&a| canonical(a)).collect();
 
         prop_assert!(list.len() <= MAX_CANDIDATES);
         for (i, c) in list.iter().enumerate() {
             prop_assert!(is_probe_target(c.addr, &own), "{} is no target", c.addr);
             prop_assert!(list[..i].iter().all(|earlier| earlier.addr != c.addr), "twice");
             let claimed = card.candidates.iter().any(|k| canonical(k.addr) == c.addr);
-            prop_assert!(claimed || observed.map(canonical) == Some(c.addr), "out of thin air");
+            prop_assert!(claimed || attested.contains(&c.addr), "out of thin air");
+            let local = !is_probe_target(c.addr, &[]);
+            prop_assert!(local || attested.contains(&c.addr), "{} is not attested", c.addr);
         }
         let order: Vec<_> = list.iter().map(|c| (c.kind, c.addr.is_ipv4())).collect();
         prop_assert!(order.is_sorted(), "{order:?}");
-        if let Some(observed) = observed.filter(|&o| is_probe_target(o, &own)) {
-            prop_assert!(list.iter().any(|c| c.addr == canonical(observed)), "observed is kept");
+        for &addr in attested.iter().filter(|&&a| is_probe_target(a, &own)) {
+            prop_assert!(list.iter().any(|c| c.addr == addr), "what is attested is kept");
         }
-        let unattested = list
-            .iter()
-            .filter(|c| is_probe_target(c.addr, &[]))
-            .filter(|c| observed.is_none_or(|o| o.ip().to_canonical() != c.addr.ip()))
-            .count();
-        prop_assert!(unattested <= MAX_UNATTESTED);
     }
 
     #[test]

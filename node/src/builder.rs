@@ -154,9 +154,9 @@ impl Opened {
                 StartError::Bind { why: format!("{e}{}", source.unwrap_or_default()) }
             })?;
         let (sender, channels) = mpsc::channel(MAX_WAITING_CHANNELS);
-        let net = Net::new(identity, endpoint, self.store, self.board, sender);
+        let net = Net::new(identity, endpoint, self.store, self.board, sender, peers);
         let net = Arc::new(net);
-        net.start(peers);
+        net.start();
         let waiting = net.store.run(|_, cx| cx.db.contacts_with_unacked()).await?;
         net.board.wake(waiting);
         Ok(Node::new(net, self.thread, channels))

@@ -236,23 +236,29 @@ pub enum ConnectError {
     /// Nobody is known by this fingerprint.
     #[error("no contact has this fingerprint")]
     UnknownContact,
-    /// The policy, here, does not allow direct paths to this contact.
-    #[error("the policy here allows no direct path to this contact")]
+    /// The contact is not accepted on both sides, or shows another key than before.
+    #[error("the contact is not accepted on both sides, or its key has changed")]
     NotAllowed,
-    /// The contact's peer does not say where the contact is: offline, or not consenting.
-    #[error("the contact is away or does not want a direct path")]
+    /// The contact's peer does not know the contact as online, or as consenting.
+    #[error("the contact is away")]
     Away,
+    /// Neither a direct path nor a relay is allowed.
+    #[error("their peer relays nothing, and the policies allow no direct path")]
+    NoPath,
+    /// As many connections to the contact are being made or ended as may be.
+    #[error("too many connections to this contact at a time")]
+    TooMany,
     /// The contact's peer cannot be reached.
     #[error("the contact's rendezvous peer cannot be reached: {why}")]
     NoPeer {
         /// Why.
         why: String,
     },
-    /// No address of the contact answered.
-    #[error("no address of the contact answered ({tried} tried)")]
+    /// The contact did not answer on any path.
+    #[error("the contact did not answer: {why}")]
     Unreachable {
-        /// How many were tried.
-        tried: usize,
+        /// Why, for people.
+        why: String,
     },
     /// The node is shutting down.
     #[error("the node has stopped")]
@@ -263,8 +269,8 @@ pub enum ConnectError {
 }
 
 code!(ConnectError {
-    UnknownContact => "unknown-contact", NotAllowed => "direct-not-allowed", Away => "away",
-    NoPeer => "no-peer-connection", Unreachable => "unreachable", Stopped => "node-stopped",
+    UnknownContact => "unknown-contact", NotAllowed => "not-accepted", Away => "away",
+    NoPath => "no-path", TooMany => "too-many-connections", NoPeer => "no-peer-connection", Unreachable => "unreachable", Stopped => "node-stopped",
 }, Store);
 
 /// Why a channel did not open.

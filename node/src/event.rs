@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use halloo_identity::{Fingerprint, PeerFingerprint, PeerHost};
+pub use halloo_nat::{Technique, WhyRelayed};
 use halloo_wire::MessageId;
 use serde::{Deserialize, Serialize};
 
@@ -180,14 +181,26 @@ impl fmt::Display for Via {
 /// The path to a contact.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Path {
-    /// A direct connection.
+    /// Straight to the contact's address. Told as soon as the address has proved to be the
+    /// contact's; data flows as soon as the connection's handshake is done, which is about that
+    /// time.
     Direct {
         /// The contact's address.
         addr: SocketAddr,
-        /// Smoothed round-trip time when the path was chosen.
+        /// Smoothed round-trip time when the path was chosen, zero when not known yet.
         rtt: Duration,
+        /// How the path was found.
+        technique: Technique,
     },
-    /// Envelopes through the contact's rendezvous peer.
+    /// Through a relay channel at the rendezvous peer of one of the two. The connection is the
+    /// same, and moves to a direct path when there is one.
+    Relayed {
+        /// Smoothed round-trip time, zero when not known yet.
+        rtt: Duration,
+        /// Why not directly.
+        why: WhyRelayed,
+    },
+    /// No connection: envelopes through the contact's rendezvous peer.
     Mailbox,
 }
 
@@ -196,6 +209,7 @@ impl Path {
     pub fn via(&self) -> Via {
         match self {
             Self::Direct { .. } => Via::Direct,
+            Self::Relayed { .. } => Via::Relay,
             Self::Mailbox => Via::Mailbox,
         }
     }

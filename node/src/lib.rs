@@ -60,6 +60,7 @@ pub mod error;
 mod event;
 mod home;
 mod net;
+mod network;
 mod node;
 mod random;
 mod store;
@@ -72,7 +73,8 @@ pub use check::SafetyCheck;
 pub use clock::mono_ns;
 pub use contact::{CheckedHow, Contact, ContactState, DirectPolicy, UnknownPolicy, Verification};
 pub use event::{
-    Cursor, Delivery, Event, EventKind, FailReason, Hindrance, Path, SafetyState, Via,
+    Cursor, Delivery, Event, EventKind, FailReason, Hindrance, Path, SafetyState, Technique, Via,
+    WhyRelayed,
 };
 pub use halloo_identity::safety::{TypedCode, TypedCodeError};
 pub use halloo_identity::{
@@ -81,5 +83,9 @@ pub use halloo_identity::{
 };
 pub use halloo_wire::MessageId;
 pub use home::Home;
+pub use network::{
+    Allocation, Carrier, Dependence, NatReport, NetworkReport, Outlook, PathReport, PeerReport,
+    Reach, Registration,
+};
 pub use node::{HistoryItem, MAX_HISTORY, Node, NodeStats, Pong, SendOptions};
 pub use stream::EventStream;

@@ -106,8 +106,10 @@ pub struct Pong {
 /// Numbers about a running node.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct NodeStats {
-    /// Contacts with a direct connection.
+    /// Contacts with a connection on a direct path.
     pub direct_connections: usize,
+    /// Contacts with a connection through a relay.
+    pub relayed_connections: usize,
     /// Peers of ours where we are registered.
     pub peers_online: usize,
     /// Tasks that run.
@@ -128,6 +130,10 @@ impl Node {
         let thread = Mutex::new(Some(thread));
         let channels = tokio::sync::Mutex::new(channels);
         Self { inner: Arc::new(Inner { net, channels, thread }) }
+    }
+
+    pub(crate) fn net(&self) -> &Arc<Net> {
+        &self.inner.net
     }
 
     /// Stops the node: says good-bye to everybody, ends all tasks, closes the store and gives up
@@ -195,8 +201,11 @@ impl Node {
     /// Numbers about the running node.
     pub fn stats(&self) -> NodeStats {
         let net = &self.inner.net;
+        let links = net.links.all();
+        let direct = links.iter().filter(|l| l.via() == Via::Direct).count();
         NodeStats {
-            direct_connections: net.links.count(),
+            direct_connections: direct,
+            relayed_connections: links.len() - direct,
             peers_online: net.observed.borrow().len(),
             tasks: net.tasks.len(),
         }
@@ -554,12 +563,13 @@ impl Node {
     /// How something sent to a contact travels at this moment.
     pub fn path(&self, contact: &Fingerprint) -> Path {
         match self.inner.net.links.current(contact) {
-            Some(link) => Path::Direct { addr: link.remote_addr(), rtt: link.rtt() },
+            Some(link) => link.path(),
             None => Path::Mailbox,
         }
     }
 
-    /// Gets a direct connection to a contact unless there is one.
+    /// Gets a connection to a contact unless there is one. It begins on a relay, when the contact's
+    /// peer has one, and moves to a direct path as soon as there is one: events tell.
     ///
     /// # Errors
     /// [`ConnectError`] says why there is none.
@@ -574,7 +584,35 @@ impl Node {
         Ok(self.path(contact))
     }
 
-    /// Opens a channel to a contact, on a direct connection, which is made when there is none.
+    /// Waits until the path to a contact is direct, which it may never be: put a time limit on it.
+    /// It makes no connection itself: see [`Node::connect`].
+    ///
+    /// # Errors
+    /// [`ConnectError::Stopped`] when the node stops before.
+    ///
+    /// # Cancel safety
+    /// Cancel safe.
+    pub async fn wait_direct(&self, contact: &Fingerprint) -> Result<Path, ConnectError> {
+        let net = &self.inner.net;
+        // Listening begins before looking, so that nothing falls between.
+        let mut live = net.board.subscribe();
+        let mut link = net.links.watch(contact);
+        loop {
+            let path = self.path(contact);
+            if matches!(path, Path::Direct { .. }) {
+                return Ok(path);
+            }
+            tokio::select! {
+                // Any event is a reason to look again, and so is having missed some.
+                _ = live.recv() => {}
+                _ = link.changed() => {}
+                () = net.stop.cancelled() => return Err(ConnectError::Stopped),
+            }
+        }
+    }
+
+    /// Opens a channel to a contact, on the connection, which is made when there is none. It is
+    /// direct where it can be and relayed where it cannot, and moves between the two unseen.
     /// The name says what the channel is for.
     ///
     /// # Errors
@@ -591,7 +629,8 @@ impl Node {
         let name = ChannelName::new(name).map_err(|_| ChannelError::BadName)?;
         self.connect(contact).await?;
         let link = self.inner.net.links.current(contact).ok_or(ChannelError::Lost)?;
-        let (mut send, recv) = link.open_bi().await.map_err(|_| ChannelError::Lost)?;
+        link.line.want_direct();
+        let (mut send, recv) = link.connection.open_bi().await.map_err(|_| ChannelError::Lost)?;
         let mut head = vec![StreamKind::Channel.to_byte()];
         head.extend_from_slice(&name.encode());
         send.write_all(&head).await.map_err(|_| ChannelError::Lost)?;
@@ -622,9 +661,10 @@ impl Node {
     pub async fn ping(&self, contact: &Fingerprint, timeout: Duration) -> Result<Pong, PingError> {
         let net = &self.inner.net;
         if let Some(link) = net.links.current(contact) {
-            let echo = tokio::time::timeout(timeout, net.echo(&link)).await;
+            let via = link.via();
+            let echo = tokio::time::timeout(timeout, net.echo(&link.connection)).await;
             return match echo.ok().flatten() {
-                Some(rtt) => Ok(Pong { rtt, via: Via::Direct }),
+                Some(rtt) => Ok(Pong { rtt, via }),
                 None => Err(PingError::Timeout),
             };
         }

@@ -8,7 +8,9 @@ use std::time::Duration;
 
 use common::{Home, PATIENCE, introduce, start_peer, wait_for, wait_for_text};
 use halloo::error::{PingError, StartError};
-use halloo::{Cursor, Delivery, DirectPolicy, EventKind, Path, SendOptions, TypedCode, Via};
+use halloo::{
+    Cursor, Delivery, DirectPolicy, EventKind, Path, SendOptions, TypedCode, Via, WhyRelayed,
+};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn two_people_become_contacts_check_the_code_and_talk_directly() {
@@ -28,8 +30,12 @@ async fn two_people_become_contacts_check_the_code_and_talk_directly() {
     assert!(tokio::time::timeout(PATIENCE, check_a.done()).await.unwrap().unwrap().is_checked());
     assert!(tokio::time::timeout(PATIENCE, check_b.done()).await.unwrap().unwrap().is_checked());
 
-    let path = tokio::time::timeout(PATIENCE, a.connect(&b.fingerprint())).await.unwrap().unwrap();
-    assert!(matches!(path, Path::Direct { .. }));
+    a.connect(&b.fingerprint()).await.unwrap();
+    for (node, other) in [(&a, &b), (&b, &a)] {
+        let other = other.fingerprint();
+        let path = tokio::time::timeout(PATIENCE, node.wait_direct(&other)).await.unwrap().unwrap();
+        assert!(matches!(path, Path::Direct { .. }));
+    }
     let (mut at_a, mut at_b) = (a.events(Cursor::default()), b.events(Cursor::default()));
     let to_b = a.send(&b.fingerprint(), "to Ben").await.unwrap();
     b.send(&a.fingerprint(), "to Anna").await.unwrap();
@@ -143,25 +149,27 @@ async fn a_thousand_messages_arrive_in_order_each_way() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_policy_never_keeps_everything_on_the_mailbox() {
+async fn the_policy_never_keeps_everything_on_the_relay() {
     let data = tempfile::tempdir().unwrap();
     let peer = start_peer(data.path(), "127.0.0.1:0").await;
     let (anna, ben) = (Home::new("Anna", &peer), Home::new("Ben", &peer));
     let a = anna.start().await;
     let b = ben.start_with(DirectPolicy::Never).await;
     introduce(&a, &b).await;
-    assert!(a.connect(&b.fingerprint()).await.is_err());
-    assert!(b.connect(&a.fingerprint()).await.is_err());
+    for (node, other) in [(&a, &b), (&b, &a)] {
+        let path = node.connect(&other.fingerprint()).await.unwrap();
+        assert!(matches!(path, Path::Relayed { why: WhyRelayed::Hidden, .. }), "{path:?}");
+    }
     let mut at_b = b.events(Cursor::default());
-    a.send(&b.fingerprint(), "by mailbox").await.unwrap();
+    a.send(&b.fingerprint(), "by relay").await.unwrap();
     let via = wait_for(&mut at_b, |e| match e {
         EventKind::Message { via, .. } => Some(*via),
         _ => None,
     })
     .await;
-    assert_eq!(via, Via::Mailbox);
+    assert_eq!(via, Via::Relay);
     let pong = a.ping(&b.fingerprint(), PATIENCE).await.unwrap();
-    assert_eq!(pong.via, Via::Mailbox);
+    assert_eq!(pong.via, Via::Relay);
     a.shutdown().await;
     b.shutdown().await;
     peer.shutdown().await;
@@ -197,6 +205,7 @@ async fn channels_carry_a_programs_own_bytes() {
     );
     assert_eq!(read, sent);
     assert_eq!(echo.await.unwrap(), a.fingerprint());
+    tokio::time::timeout(PATIENCE, a.wait_direct(&b.fingerprint())).await.unwrap().unwrap();
     let pong = a.ping(&b.fingerprint(), PATIENCE).await.unwrap();
     assert_eq!(pong.via, Via::Direct);
     a.shutdown().await;
@@ -215,7 +224,7 @@ async fn one_home_runs_one_node() {
     a.shutdown().await;
     let again = home.start().await;
     assert_eq!(again.fingerprint(), a.fingerprint());
-    assert_eq!(again.stats().tasks, 3);
+    assert!(again.stats().tasks > 0);
     again.shutdown().await;
     assert_eq!(again.stats().tasks, 0);
     peer.shutdown().await;

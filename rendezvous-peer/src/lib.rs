@@ -9,9 +9,10 @@
 //! | in a row | for | lives |
 //! |---|---|---|
 //! | session id, counter | telling the device from everybody else, and late packets from new ones | as the row |
-//! | observed address, connection | pushes and knocks | as the connection |
+//! | observed and attested addresses, connection | pushes and knocks | as the connection |
 //! | passport, prekey bundle, one-time keys | whoever looks the fingerprint up | as the row |
 //! | reach capabilities: a hash and a sealed card each | saying yes to a knock or to a contact's envelope without learning whose it is | until taken back |
+//! | relay channels: two addresses and a number each | datagrams between two nodes that have no direct path | until nothing is heard for two minutes, or the capability is taken back |
 //! | mailbox: sealed envelopes in two lanes | the device, when it comes | until acknowledged, 72 h at most |
 //!
 //! A row is forgotten 14 days after the device's last visit. On disk there is the peer's own key
@@ -33,7 +34,9 @@
 //! whether to close. Every bound is a field of [`Limits`](core::Limits), and what is beyond one is
 //! refused; nothing that was accepted is thrown out before its time.
 //!
-//! Around it is a thin shell: an endpoint, one task for each connection, one for expiry.
+//! Around it is a thin shell: an endpoint, one task for each connection, one for expiry, one for
+//! nodes that come over TCP. Relay frames and echo requests are answered where they arrive,
+//! between QUIC's packets.
 //! [`start`] runs it, [`RunningPeer::shutdown`] stops it and waits for all of its tasks.
 //!
 //! ```no_run
@@ -58,4 +61,7 @@ mod redacted;
 mod server;
 
 pub use redacted::Redacted;
-pub use server::{Config, PublicHost, RunningPeer, StartError, addresses, is_public, start};
+pub use server::{
+    Config, EchoPort, ListenError, PublicHost, RunningPeer, StartError, WebSocketAddr, addresses,
+    is_public, start,
+};

@@ -1,6 +1,7 @@
 //! One UDP socket, client and server at once.
 
 use std::collections::{HashMap, VecDeque};
+use std::io;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -8,16 +9,20 @@ use std::sync::{Arc, Mutex, PoisonError};
 use halloo_identity::{Identity, PeerKey};
 use halloo_wire::{Fingerprint, PeerFingerprint};
 use quinn::{Connecting, TokioRuntime};
-use tokio::time::{Instant, timeout, timeout_at};
+use tokio::time::timeout;
 
-use crate::config::{self, HANDSHAKE_DEADLINE, MAX_HALF_OPEN, RETRY_ABOVE, Tokens};
-use crate::demux::{DatagramStats, Datagrams};
-use crate::error::{BindError, CloseCode, ConnectError, ConnectionLost, Dialled, HandshakeError};
+use crate::config::{self, HANDSHAKE_DEADLINE, Tokens};
+use crate::demux::DatagramStats;
+use crate::dialled::Acquaintance;
+use crate::error::{BindError, CloseCode, ConnectError, Dialled};
+use crate::incoming::{Admission, HalfOpen, Incoming, OnRoute, Server, Source, admit};
 use crate::node_conn::NodeConnection;
 use crate::peer_client::PeerConnection;
-use crate::peer_server::ServerConnection;
-use crate::socket::{PathSocket, canonical};
+use crate::route::Route;
+use crate::route_state::RouteState;
+use crate::socket::PathSocket;
 use crate::tls::{self, Credentials, PeerTrust};
+use crate::virtual_addr::Place;
 
 /// Rendezvous peers whose tickets are kept: those of a few hundred contacts. The longest known
 /// is forgotten first, and costs its next connection one more round trip.
@@ -65,7 +70,7 @@ struct Inner {
 }
 
 enum Role {
-    Node(Credentials),
+    Node(Credentials, quinn::ServerConfig),
     Peer,
 }
 
@@ -85,7 +90,8 @@ impl Endpoint {
             EndpointRole::Node { identity } => {
                 let own = tls::node_credentials(identity).map_err(|_| BindError::Key)?;
                 let server = config::node_server(tls::node_server(Arc::clone(&own)));
-                (config::endpoint(&identity.device_key_pkcs8()), server, Role::Node(own))
+                let role = Role::Node(own, server.clone());
+                (config::endpoint(&identity.device_key_pkcs8()), server, role)
             }
             EndpointRole::Peer { key } => {
                 let own = tls::peer_credentials(key).map_err(|_| BindError::Key)?;
@@ -140,15 +146,16 @@ impl Endpoint {
             PeerTrust::Pinned(peer) => Some(peer),
             PeerTrust::FirstUse => None,
         };
-        match (self.dial(addr, config)?.into_0rtt(), pinned) {
+        let (connecting, known) = self.dial(addr, config)?;
+        match (connecting.into_0rtt(), pinned) {
             (Ok((connection, accepted)), Some(pinned)) => {
-                Ok(PeerConnection::early(connection, accepted, pinned))
+                Ok(PeerConnection::early(connection, accepted, pinned, known))
             }
             // Only a pinned peer has tickets.
             (Ok(_), None) => Err(ConnectError::EndpointClosed),
             (Err(connecting), _) => {
                 let connection = established(connecting, Dialled::Peer(pinned)).await?;
-                PeerConnection::established(connection, trust)
+                PeerConnection::established(connection, trust, known)
             }
         }
     }
@@ -165,28 +172,61 @@ impl Endpoint {
         expect: &Fingerprint,
     ) -> Result<NodeConnection, ConnectError> {
         let own = self.inner.credentials()?;
-        let config = config::node_client(tls::node_client(*expect, own));
-        let connection = established(self.dial(addr, config)?, Dialled::Node(*expect)).await?;
-        let it = NodeConnection::new(connection, true).ok_or(ConnectError::BadCertificate)?;
+        let tls = tls::node_client(*expect, own);
+        let route = self.inner.route_at(addr);
+        let config = match &route {
+            Some(route) => config::node_client_on(tls, Arc::clone(&route.signal)),
+            None => config::node_client(tls),
+        };
+        let (connecting, known) = self.dial(addr, config)?;
+        let connection = established(connecting, Dialled::Node(*expect)).await?;
+        let it = NodeConnection::dialled(connection, route.map(|it| it.addr), known)
+            .ok_or(ConnectError::BadCertificate)?;
         match it.fingerprint() {
             found if found == *expect => Ok(it),
             found => Err(ConnectError::WrongFingerprint { expected: *expect, found }),
         }
     }
 
+    /// Connects to another node by whatever paths `route` has, or will have: the handshake begins
+    /// at once, and what it sends first waits in the route ([`Route::first_datagrams`]).
+    ///
+    /// The connection needs the route as long as it lives; the caller keeps both. It takes 5
+    /// seconds at most. Dropped, the attempt is given up.
+    ///
+    /// # Errors
+    /// [`ConnectError`]
+    pub async fn connect_node_by(
+        &self,
+        route: &Route,
+        expect: &Fingerprint,
+    ) -> Result<NodeConnection, ConnectError> {
+        self.connect_node(route.virtual_addr(), expect).await
+    }
+
+    /// Starts to dial. The guard keeps the answers of a real address from being a stranger's.
     fn dial(
         &self,
         addr: SocketAddr,
         config: quinn::ClientConfig,
-    ) -> Result<Connecting, ConnectError> {
-        if !self.inner.socket.can_reach(addr) {
+    ) -> Result<(Connecting, Acquaintance), ConnectError> {
+        let socket = &self.inner.socket;
+        let reachable = match socket.net.place(addr) {
+            None => socket.can_reach(addr),
+            Some(Place::Route(number)) => socket.routes.by_number(number).is_some(),
+            Some(Place::Tunnel(_)) => true,
+            Some(Place::Nothing) => false,
+        };
+        if !reachable {
             return Err(ConnectError::Unreachable);
         }
-        self.inner.quic.connect_with(config, addr, tls::SERVER_NAME).map_err(|e| match e {
-            quinn::ConnectError::EndpointStopping => ConnectError::EndpointClosed,
+        let known = Acquaintance::new(socket, addr);
+        match self.inner.quic.connect_with(config, addr, tls::SERVER_NAME) {
+            Ok(connecting) => Ok((connecting, known)),
+            Err(quinn::ConnectError::EndpointStopping) => Err(ConnectError::EndpointClosed),
             // Port 0, or an address that means nothing.
-            _ => ConnectError::Unreachable,
-        })
+            Err(_) => Err(ConnectError::Unreachable),
+        }
     }
 
     /// Waits for the next connection attempt. `None` when the endpoint is closed.
@@ -200,14 +240,24 @@ impl Endpoint {
         loop {
             let attempt = self.inner.quic.accept().await?;
             let open = self.inner.half_open.load(Ordering::Relaxed);
-            match admit(open, attempt.remote_address_validated()) {
+            let addr = attempt.remote_address();
+            let route = self.inner.route_at(addr);
+            // Whoever calls on a route has been asked for already.
+            match admit(open, attempt.remote_address_validated() || route.is_some()) {
                 Admission::Accept => {
                     let half_open = HalfOpen::new(&self.inner.half_open);
-                    let server = match self.inner.role {
-                        Role::Node(_) => Server::Node,
+                    let source = self.inner.source_of(addr);
+                    let server = match &self.inner.role {
+                        Role::Node(_, server) => Server::Node(route.map(|route| OnRoute {
+                            addr: route.addr,
+                            config: Arc::new(config::node_server_on(
+                                server,
+                                Arc::clone(&route.signal),
+                            )),
+                        })),
                         Role::Peer => Server::Peer,
                     };
-                    return Some(Incoming { attempt, half_open, server });
+                    return Some(Incoming { attempt, half_open, server, source });
                 }
                 // Fails only for those who have answered a retry, which come in above.
                 Admission::Retry => drop(attempt.retry()),
@@ -227,23 +277,11 @@ impl Endpoint {
         self.inner.quic.wait_idle().await;
     }
 
-    /// The probes that arrive, 256 at most at a time. `None` when they have been taken; until then
-    /// they are dropped.
-    pub fn take_probes(&self) -> Option<Datagrams> {
-        self.inner.socket.demux.take_probes()
-    }
-
-    /// The relay frames that arrive, 1,024 at most at a time. `None` when they have been taken;
-    /// until then they are dropped.
-    pub fn take_relay_frames(&self) -> Option<Datagrams> {
-        self.inner.socket.demux.take_relays()
-    }
-
     /// The socket's address: what `bind` was given, with the port that the system chose.
     ///
     /// # Errors
     /// What the system says when it does not know its own socket any more.
-    pub fn local_addr(&self) -> std::io::Result<SocketAddr> {
+    pub fn local_addr(&self) -> io::Result<SocketAddr> {
         self.inner.socket.bound_addr()
     }
 
@@ -253,11 +291,44 @@ impl Endpoint {
     }
 }
 
+impl Endpoint {
+    pub(crate) fn socket(&self) -> &Arc<PathSocket> {
+        &self.inner.socket
+    }
+}
+
+#[cfg(test)]
+impl Endpoint {
+    /// Whether the system sends and receives several datagrams at once.
+    pub(crate) fn offloads(&self) -> bool {
+        let state = &self.inner.socket.main.state;
+        state.max_gso_segments() > 1 && state.gro_segments() > 1
+    }
+}
+
 impl Inner {
     fn credentials(&self) -> Result<Credentials, ConnectError> {
         match &self.role {
-            Role::Node(own) => Ok(Arc::clone(own)),
+            Role::Node(own, _) => Ok(Arc::clone(own)),
             Role::Peer => Err(ConnectError::NoIdentity),
+        }
+    }
+
+    /// The route with the address `addr`.
+    fn route_at(&self, addr: SocketAddr) -> Option<Arc<RouteState>> {
+        match self.socket.net.place(addr)? {
+            Place::Route(number) => self.socket.routes.by_number(number),
+            Place::Tunnel(_) | Place::Nothing => None,
+        }
+    }
+
+    /// Where a connection with the address `addr` comes from.
+    fn source_of(&self, addr: SocketAddr) -> Source {
+        match self.socket.net.place(addr) {
+            Some(Place::Tunnel(number)) => {
+                Source { tunnelled: true, origin: self.socket.tunnels.real_addr(number) }
+            }
+            _ => Source { tunnelled: false, origin: None },
         }
     }
 }
@@ -276,113 +347,6 @@ async fn established(
         .await
         .map_err(|_| ConnectError::TimedOut)?
         .map_err(|e| ConnectError::from_quic(e, dialled))
-}
-
-/// A connection attempt. Dropped, it is refused.
-#[derive(Debug)]
-pub struct Incoming {
-    attempt: quinn::Incoming,
-    half_open: HalfOpen,
-    server: Server,
-}
-
-#[derive(Debug, Clone, Copy)]
-enum Server {
-    Node,
-    Peer,
-}
-
-/// A connection that came in.
-#[derive(Debug)]
-pub enum Accepted {
-    /// At a node: from another node, which has shown who it is. Whether it is welcome is for the
-    /// program to say.
-    Node(NodeConnection),
-    /// At a rendezvous peer: from a node.
-    PeerClient(ServerConnection),
-}
-
-impl Incoming {
-    /// Makes the handshake, in 5 seconds at most. At a rendezvous peer it may return earlier, with
-    /// a request that came in early data (see [`ServerConnection`]).
-    ///
-    /// Dropped, the connection is closed.
-    ///
-    /// # Errors
-    /// [`HandshakeError`]
-    pub async fn handshake(self) -> Result<Accepted, HandshakeError> {
-        let Self { attempt, half_open, server } = self;
-        let deadline = Instant::now() + HANDSHAKE_DEADLINE;
-        let connecting = attempt.accept()?;
-        let handshake = async move {
-            match server {
-                Server::Node => {
-                    let connection = connecting.await?;
-                    drop(half_open);
-                    NodeConnection::new(connection, false)
-                        .map(Accepted::Node)
-                        .ok_or(HandshakeError::BadCertificate)
-                }
-                Server::Peer => {
-                    let (connection, confirmed) = connecting
-                        .into_0rtt()
-                        .map_err(|_| HandshakeError::Lost(ConnectionLost::ClosedHere))?;
-                    ServerConnection::accept(connection, confirmed, half_open, deadline)
-                        .await
-                        .map(Accepted::PeerClient)
-                }
-            }
-        };
-        timeout_at(deadline, handshake).await.unwrap_or(Err(HandshakeError::TimedOut))
-    }
-
-    /// Tells the client that it is not taken.
-    pub fn refuse(self) {
-        self.attempt.refuse();
-    }
-
-    /// Whether the client has proved that it is where it says.
-    pub fn address_validated(&self) -> bool {
-        self.attempt.remote_address_validated()
-    }
-
-    /// Where the client says that it is.
-    pub fn remote_addr(&self) -> SocketAddr {
-        canonical(self.attempt.remote_address())
-    }
-}
-
-/// One unfinished handshake, counted as long as this lives.
-#[derive(Debug)]
-pub(crate) struct HalfOpen(Arc<AtomicUsize>);
-
-impl HalfOpen {
-    fn new(counter: &Arc<AtomicUsize>) -> Self {
-        counter.fetch_add(1, Ordering::Relaxed);
-        Self(Arc::clone(counter))
-    }
-}
-
-impl Drop for HalfOpen {
-    fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::Relaxed);
-    }
-}
-
-/// What happens to a connection attempt.
-#[derive(Debug, PartialEq, Eq)]
-enum Admission {
-    Accept,
-    Retry,
-    Drop,
-}
-
-fn admit(half_open: usize, address_validated: bool) -> Admission {
-    match half_open {
-        MAX_HALF_OPEN.. => Admission::Drop,
-        RETRY_ABOVE.. if !address_validated => Admission::Retry,
-        _ => Admission::Accept,
-    }
 }
 
 /// Client configurations that hold the tickets of rendezvous peers, one for each.
@@ -413,15 +377,6 @@ impl Tickets {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_flood_of_handshakes_has_to_prove_its_addresses_and_is_cut_off() {
-        assert_eq!(admit(0, false), Admission::Accept);
-        assert_eq!(admit(RETRY_ABOVE - 1, false), Admission::Accept);
-        assert_eq!(admit(RETRY_ABOVE, false), Admission::Retry);
-        assert_eq!(admit(RETRY_ABOVE, true), Admission::Accept);
-        assert_eq!(admit(MAX_HALF_OPEN, true), Admission::Drop);
-    }
 
     #[test]
     fn tickets_are_kept_for_a_limited_number_of_peers() {

@@ -1,18 +1,18 @@
 //! One UDP socket for everything that Halloo says to the network.
 //!
-//! An [`Endpoint`] is that socket. A node has one and dials with it, is dialled on it, and later
-//! punches holes with it: the mapping that a probe opens in a NAT has to be the mapping that QUIC
-//! uses. A rendezvous peer has one too, on a public port.
+//! An [`Endpoint`] is that socket. A node has one and dials with it, is dialled on it, and punches
+//! holes with it: the mapping that a probe opens in a NAT has to be the mapping that QUIC uses. A
+//! rendezvous peer has one too, on a public port, and forwards relay frames with it.
 //!
 //! ```text
-//!   NodeConnection    PeerConnection    ServerConnection       probes, relay frames
+//!   NodeConnection    PeerConnection    ServerConnection      probes, peer datagrams
 //!   node <-> node     node -> peer      peer <- node                    ^
 //!         \                 |                 /                         |
 //!          +------ QUIC, TLS 1.3, keys as names ------+                 |
 //!                           |                                           |
-//!                     path socket: sorts by the first byte -------------+
-//!                           |
-//!                      UDP, IPv4 and IPv6
+//!           path socket: sorts by the first byte, knows the paths ------+
+//!                  /                |                   \
+//!         UDP, IPv4 and IPv6    relay frames    tunnels (WebSocket)
 //! ```
 //!
 //! # Who is there
@@ -26,9 +26,29 @@
 //!
 //! | connection | protocol | shows a certificate | early data |
 //! |---|---|---|---|
-//! | [`Endpoint::connect_node`] | [`ALPN_NODE`](halloo_wire::ALPN_NODE) | both | never |
+//! | [`Endpoint::connect_node`], [`connect_node_by`](Endpoint::connect_node_by) | [`ALPN_NODE`](halloo_wire::ALPN_NODE) | both | never |
 //! | [`Endpoint::connect_peer`], [`Show::Device`] | [`ALPN_PEER`](halloo_wire::ALPN_PEER) | both | never |
 //! | [`Endpoint::connect_peer`], [`Show::Nothing`] | [`ALPN_PEER`](halloo_wire::ALPN_PEER) | the peer | for idempotent requests |
+//!
+//! # Paths
+//!
+//! To QUIC, a contact has one address for the whole life of the connection: a virtual one, that of
+//! its [`Route`]. The path socket knows what it stands for, and that may change with any datagram:
+//!
+//! | path | set by | on the wire |
+//! |---|---|---|
+//! | relayed | [`Route::set_relay`] | a [relay frame](halloo_wire::datagram::RelayFrame) to the rendezvous peer, by UDP or a [`Tunnel`] |
+//! | direct | [`Route::set_send`], [`Route::add_source`] | the QUIC datagram itself, from one of this node's sockets |
+//! | both | [`SendOn::Both`] | each datagram twice |
+//!
+//! So an open stream goes on while its path changes from relay to direct and back, and QUIC does
+//! not notice; its congestion controller is told, and has a model for each kind of path. Nothing is
+//! sent to an address unless somebody says so here, after a probe has authenticated it. What comes
+//! from an unknown address is taken when it carries the id of a contact's connection, and reported
+//! ([`Endpoint::take_new_sources`]): a NAT that forgot its mapping costs nothing. With
+//! [`Strangers::Refuse`], everything else that is QUIC is dropped.
+//!
+//! Who decides about paths, and by which probes, is not here: this crate moves bytes.
 //!
 //! # Requests, answers, pushes
 //!
@@ -42,7 +62,9 @@
 //! # What the socket promises QUIC
 //!
 //! Sending never fails and receiving never fails: an unreachable address costs the connection to
-//! that address, never another one. What is not QUIC is taken out, in whole, and never answered.
+//! that address, never another one. What is not QUIC is taken out, in whole, and answered by nobody
+//! but a rendezvous peer's [forwarder](Forward). Everything that waits, waits in a queue with a
+//! limit, and what finds it full is lost and [counted](DatagramStats).
 //! QUIC's own bit in the first byte is never greased, or nothing could be told apart. A restarted
 //! endpoint with the same key tells the other sides of its former connections at their next packet
 //! that they are gone ([`ConnectionLost::Reset`]).
@@ -85,27 +107,57 @@
 //! ```
 
 mod config;
+mod congestion;
 mod demux;
+mod dialled;
 mod endpoint;
+mod endpoint_paths;
 mod error;
+mod forward;
+mod incoming;
+mod inject;
 mod message;
 mod node_conn;
 mod peer_client;
 mod peer_server;
+mod rate_model;
+mod receive;
+mod route;
+mod route_state;
+mod routes;
+mod send;
 mod socket;
+mod sockets;
+mod sync;
+mod times;
 mod tls;
+mod tunnel;
+mod udp;
+mod virtual_addr;
+pub mod websocket;
 
+#[cfg(test)]
+mod congestion_tests;
 #[cfg(test)]
 mod tests;
 
-pub use demux::{DatagramStats, Datagrams};
-pub use endpoint::{Accepted, Endpoint, EndpointRole, Incoming, Show};
+pub use demux::{Arrived, DatagramStats};
+pub use endpoint::{Endpoint, EndpointRole, Show};
+pub use endpoint_paths::Strangers;
 pub use error::{
     BindError, CloseCode, ConnectError, ConnectionLost, HandshakeError, PushError, RequestError,
     RequestFault, RespondError,
 };
+pub use forward::{Forward, Forwarded, Reply};
+pub use halloo_wire::path::{DirectPath, RelayPath, SendOn, SocketId};
+pub use incoming::{Accepted, Incoming};
 pub use node_conn::NodeConnection;
 pub use peer_client::{EarlyData, PeerConnection};
 pub use peer_server::{IncomingRequest, Responder, ServerConnection};
-pub use quinn::{RecvStream, SendStream};
+pub use quinn::{PathStats, RecvStream, SendStream};
+pub use route::Route;
+pub use routes::NewSource;
+pub use sockets::MAX_EXTRA_SOCKETS;
+pub use times::{RouteStats, Traffic};
 pub use tls::PeerTrust;
+pub use tunnel::{TUNNEL_QUEUE, Tunnel, TunnelInjector, TunnelOutgoing};

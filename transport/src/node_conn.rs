@@ -6,12 +6,13 @@ use std::time::Duration;
 
 use halloo_identity::PresentedDevice;
 use halloo_wire::{DeviceId, Fingerprint};
-use quinn::{Connection, RecvStream, SendStream};
+use quinn::{Connection, PathStats, RecvStream, SendStream};
 use rustls::pki_types::CertificateDer;
 
+use crate::dialled::Acquaintance;
 use crate::error::{CloseCode, ConnectionLost};
-use crate::socket::canonical;
 use crate::tls::presented_device;
+use crate::udp::canonical;
 
 /// A connection to another node, both sides of which have shown their device certificates.
 ///
@@ -26,14 +27,34 @@ use crate::tls::presented_device;
 pub struct NodeConnection {
     connection: Connection,
     device: Arc<PresentedDevice>,
-    dialled: bool,
+    route: Option<SocketAddr>,
+    /// Of the address that was dialled; `None` when the other side has dialled.
+    dialled: Option<Arc<Acquaintance>>,
 }
 
 impl NodeConnection {
-    /// `None` when the other side's certificates cannot be read, which the handshake excludes.
-    pub(crate) fn new(connection: Connection, dialled: bool) -> Option<Self> {
+    /// A connection that this side has dialled. `None` when the other side's certificates cannot
+    /// be read, which the handshake excludes.
+    pub(crate) fn dialled(
+        connection: Connection,
+        route: Option<SocketAddr>,
+        known: Acquaintance,
+    ) -> Option<Self> {
+        Self::new(connection, route, Some(Arc::new(known)))
+    }
+
+    /// A connection that the other side has dialled. See [`dialled`](Self::dialled).
+    pub(crate) fn accepted(connection: Connection, route: Option<SocketAddr>) -> Option<Self> {
+        Self::new(connection, route, None)
+    }
+
+    fn new(
+        connection: Connection,
+        route: Option<SocketAddr>,
+        dialled: Option<Arc<Acquaintance>>,
+    ) -> Option<Self> {
         let device = Arc::new(presented_device(&certificates(&connection)?)?);
-        Some(Self { connection, device, dialled })
+        Some(Self { connection, device, route, dialled })
     }
 
     /// Opens a stream that both sides write. The other side hears of it with the first byte.
@@ -106,7 +127,13 @@ impl NodeConnection {
         &self.device
     }
 
-    /// Where the other side is.
+    /// The virtual address of the [route](crate::Route) that the connection takes, if it takes one.
+    pub fn route(&self) -> Option<SocketAddr> {
+        self.route
+    }
+
+    /// Where the other side is, as QUIC knows it: a real address, or the [`route`](Self::route)'s.
+    /// It never changes.
     pub fn remote_addr(&self) -> SocketAddr {
         canonical(self.connection.remote_address())
     }
@@ -116,6 +143,12 @@ impl NodeConnection {
         self.connection.rtt()
     }
 
+    /// What QUIC knows of its path: packet size, losses, congestion. It does not notice when the
+    /// route takes another path.
+    pub fn path_stats(&self) -> PathStats {
+        self.connection.stats().path
+    }
+
     /// A number that tells this connection from all others of the endpoint, while it lives.
     pub fn stable_id(&self) -> usize {
         self.connection.stable_id()
@@ -123,7 +156,7 @@ impl NodeConnection {
 
     /// Whether this side has dialled.
     pub fn dialed(&self) -> bool {
-        self.dialled
+        self.dialled.is_some()
     }
 }
 

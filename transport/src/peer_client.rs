@@ -12,13 +12,14 @@ use tokio::sync::{Mutex, watch};
 use tokio::time::{Instant, timeout, timeout_at};
 
 use crate::config::{HANDSHAKE_DEADLINE, REQUEST_DEADLINE};
+use crate::dialled::Acquaintance;
 use crate::error::{
     CloseCode, ConnectError, ConnectionLost, Dialled, PushError, RequestError, stream_code,
 };
 use crate::message::{MessageReader, MessageWriter, ReadFault, WriteFault, encode_within_limits};
 use crate::node_conn::certificates;
-use crate::socket::canonical;
 use crate::tls::PeerTrust;
+use crate::udp::canonical;
 
 /// What became of early data.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -52,6 +53,7 @@ struct Inner {
     handshake: watch::Receiver<Handshake>,
     /// The push that is being read, kept here so that a reader may be dropped at any time.
     push: Mutex<Option<MessageReader>>,
+    _known: Acquaintance,
 }
 
 /// `None` while it goes on.
@@ -62,10 +64,11 @@ impl PeerConnection {
     pub(crate) fn established(
         connection: Connection,
         trust: PeerTrust,
+        known: Acquaintance,
     ) -> Result<Self, ConnectError> {
         let peer = check_peer(&connection, trust)?;
         let (_, handshake) = watch::channel(Some(Ok(EarlyData::NotTried)));
-        Ok(Self::new(connection, peer, handshake))
+        Ok(Self::new(connection, peer, handshake, known))
     }
 
     /// Wraps a connection that can send early data to the peer with the key `pinned`. A task sees
@@ -74,6 +77,7 @@ impl PeerConnection {
         connection: Connection,
         accepted: ZeroRttAccepted,
         pinned: PeerFingerprint,
+        known: Acquaintance,
     ) -> Self {
         let (sender, handshake) = watch::channel(None);
         let it = connection.clone();
@@ -82,15 +86,17 @@ impl PeerConnection {
             // Nobody listens when the connection has been dropped.
             let _ = sender.send(Some(outcome));
         });
-        Self::new(connection, pinned, handshake)
+        Self::new(connection, pinned, handshake, known)
     }
 
     fn new(
         connection: Connection,
         peer: PeerFingerprint,
         handshake: watch::Receiver<Handshake>,
+        known: Acquaintance,
     ) -> Self {
-        Self { inner: Arc::new(Inner { connection, peer, handshake, push: Mutex::new(None) }) }
+        let push = Mutex::new(None);
+        Self { inner: Arc::new(Inner { connection, peer, handshake, push, _known: known }) }
     }
 
     /// Asks the peer, and waits for its answer, 15 seconds at most. Requests do not wait for each
@@ -234,7 +240,7 @@ impl PeerConnection {
         self.inner.peer
     }
 
-    /// Where the peer is.
+    /// Where the peer is: its address, or a tunnel's.
     pub fn remote_addr(&self) -> SocketAddr {
         canonical(self.inner.connection.remote_address())
     }

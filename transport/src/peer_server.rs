@@ -12,14 +12,14 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout, timeout_at};
 
 use crate::config::MESSAGE_DEADLINE;
-use crate::endpoint::HalfOpen;
 use crate::error::{
     CloseCode, ConnectionLost, HandshakeError, PushError, RequestFault, RespondError, stream_code,
 };
+use crate::incoming::{HalfOpen, Source};
 use crate::message::{MessageReader, MessageWriter, ReadFault, WriteFault, encode_within_limits};
 use crate::node_conn::certificates;
-use crate::socket::canonical;
 use crate::tls::presented_device;
+use crate::udp::canonical;
 
 /// A connection that a node has opened to this rendezvous peer.
 ///
@@ -27,6 +27,7 @@ use crate::tls::presented_device;
 #[derive(Debug)]
 pub struct ServerConnection {
     connection: Connection,
+    source: Source,
     handshake: watch::Receiver<Handshake>,
     /// Requests whose bytes are still coming: one that comes slowly does not hold up the others.
     /// Their number is limited by the streams that a client may open.
@@ -54,6 +55,7 @@ impl ServerConnection {
     /// the handshake to its end, which comes by `deadline`.
     pub(crate) async fn accept(
         connection: Connection,
+        source: Source,
         mut confirmed: ZeroRttAccepted,
         half_open: HalfOpen,
         deadline: Instant,
@@ -85,7 +87,7 @@ impl ServerConnection {
                 });
             }
         }
-        Ok(Self { connection, handshake, requests: Mutex::new(requests) })
+        Ok(Self { connection, source, handshake, requests: Mutex::new(requests) })
     }
 
     /// Waits for the next request. Requests come in the order in which they are complete.
@@ -151,9 +153,23 @@ impl ServerConnection {
         self.handshake.borrow().as_ref()?.as_ref().ok()?.clone()
     }
 
-    /// The node's address as it is seen from here.
+    /// The node's address as it is seen from here, or the address of the tunnel that it came
+    /// through: where its datagrams come from.
     pub fn remote_addr(&self) -> SocketAddr {
         canonical(self.connection.remote_address())
+    }
+
+    /// Whether the node came through a tunnel. Its [`remote_addr`](Self::remote_addr) means
+    /// nothing to anybody else then.
+    pub fn tunnelled(&self) -> bool {
+        self.source.tunnelled
+    }
+
+    /// Where the node is in the network, as far as that is known: like
+    /// [`remote_addr`](Self::remote_addr), but for a tunnel where that comes from. Good for counting
+    /// who asks how much, not for sending to.
+    pub fn origin(&self) -> SocketAddr {
+        self.source.origin.unwrap_or_else(|| self.remote_addr())
     }
 
     /// A number that tells this connection from all others of the endpoint, while it lives.

@@ -6,14 +6,21 @@
 //!
 //! ```text
 //! probe  0x04 | version 1 | key id 8 | sealed, at most 70 bytes       at most 80 bytes in all
-//! relay  0x05 | channel 4 | one QUIC datagram                         never nested
+//! relay  0x05 | channel 8 | one QUIC datagram                         never nested
+//! peer   0x06 | version 1 | ...                        between node and rendezvous peer
 //! ```
+//!
+//! The last kind is in [`peer_datagram`](crate::peer_datagram).
 
 use crate::codec::{DecodeError, Reader, Writer};
+use crate::ids::ChannelId;
 use crate::limits::{MAX_DATAGRAM, MAX_PROBE};
 
 const TYPE_PROBE: u8 = 0x04;
 const TYPE_RELAY: u8 = 0x05;
+pub(crate) const TYPE_PEER: u8 = 0x06;
+/// Bytes in front of a relayed datagram.
+pub const RELAY_HEADER: usize = 9;
 /// Version of the datagrams in this module.
 const VERSION: u8 = 1;
 
@@ -26,6 +33,8 @@ pub enum Class {
     Probe,
     /// A relay frame.
     Relay,
+    /// A small datagram between a node and a rendezvous peer.
+    Peer,
     /// Anything else: dropped and counted.
     Unknown,
 }
@@ -36,6 +45,7 @@ pub fn classify(datagram: &[u8]) -> Class {
         Some(b) if b & 0x40 != 0 => Class::Quic,
         Some(&TYPE_PROBE) => Class::Probe,
         Some(&TYPE_RELAY) => Class::Relay,
+        Some(&TYPE_PEER) => Class::Peer,
         _ => Class::Unknown,
     }
 }
@@ -43,7 +53,7 @@ pub fn classify(datagram: &[u8]) -> Class {
 /// A hole-punching probe, still sealed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Probe {
-    /// Names the key that opens it; chosen by the receiver, one per contact and network.
+    /// Names the key that opens it; derived like it, for each round and direction.
     pub key_id: u64,
     /// AEAD ciphertext, 16 to 70 bytes.
     pub sealed: Vec<u8>,
@@ -88,20 +98,27 @@ impl Probe {
     }
 }
 
-/// A QUIC datagram on a leased channel of a relay.
+/// A QUIC datagram on a leased channel of a relay. The peer forwards it as it is.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RelayFrame<'a> {
-    /// The leased channel.
-    pub channel: u32,
+    /// The channel, under the number of the side that sent the frame.
+    pub channel: ChannelId,
     /// The datagram, of class [`Class::Quic`].
     pub datagram: &'a [u8],
 }
 
 impl<'a> RelayFrame<'a> {
+    /// What stands in front of each datagram on `channel`.
+    pub fn header(channel: ChannelId) -> [u8; RELAY_HEADER] {
+        let mut header = [TYPE_RELAY; RELAY_HEADER];
+        header[1..].copy_from_slice(&channel.0.to_be_bytes());
+        header
+    }
+
     /// The datagram that goes on the wire.
     pub fn encode(&self) -> Vec<u8> {
-        let mut w = Writer::with_capacity(5 + self.datagram.len());
-        w.u8(TYPE_RELAY).u32(self.channel).put(self.datagram);
+        let mut w = Writer::with_capacity(RELAY_HEADER + self.datagram.len());
+        w.put(&Self::header(self.channel)).put(self.datagram);
         w.into_vec()
     }
 
@@ -118,7 +135,7 @@ impl<'a> RelayFrame<'a> {
             TYPE_RELAY => {}
             other => return Err(DecodeError::UnknownType(other)),
         }
-        let channel = r.u32()?;
+        let channel = ChannelId(r.u64()?);
         let datagram = r.rest();
         match classify(datagram) {
             Class::Quic => Ok(Self { channel, datagram }),

@@ -172,6 +172,75 @@ pub struct EnvelopeId(pub u64);
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct InstanceId(pub [u8; 16]);
 
+/// One attempt of two nodes to open a direct path, drawn at random by the caller. The keys of its
+/// probes are derived from it, so that nobody can link two attempts.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct RoundId(pub [u8; 16]);
+
+impl fmt::Debug for RoundId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "RoundId({:02x}{:02x}…)", self.0[0], self.0[1])
+    }
+}
+
+/// Which end of a relay channel.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Side {
+    /// Who knocked.
+    Caller,
+    /// Who was knocked at.
+    Callee,
+}
+
+impl Side {
+    /// The other end.
+    #[must_use]
+    pub fn other(self) -> Self {
+        match self {
+            Self::Caller => Self::Callee,
+            Self::Callee => Self::Caller,
+        }
+    }
+}
+
+/// One side's number of a leased relay channel. The lowest bit is the side that sends under it;
+/// the other 63 are the channel's, drawn at random by the peer and known to the two ends only. It
+/// opens the channel to whoever knows it, so it does not print.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct ChannelId(pub u64);
+
+impl ChannelId {
+    /// The number under which `side` of the same channel sends.
+    #[must_use]
+    pub fn of(self, side: Side) -> Self {
+        Self(self.pair() | u64::from(side == Side::Callee))
+    }
+
+    /// The side that sends under this number.
+    #[must_use]
+    pub fn side(self) -> Side {
+        if self.0 & 1 == 0 { Side::Caller } else { Side::Callee }
+    }
+
+    /// The number under which the other end sends.
+    #[must_use]
+    pub fn other(self) -> Self {
+        Self(self.0 ^ 1)
+    }
+
+    /// What both sides' numbers have in common: the caller's.
+    #[must_use]
+    pub fn pair(self) -> u64 {
+        self.0 & !1
+    }
+}
+
+impl fmt::Debug for ChannelId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "ChannelId(…, {:?})", self.side())
+    }
+}
+
 /// What a registered device shows with each later request. Unique, and shared by the connections
 /// of one device. It is a secret of the device and the peer: it does not print.
 #[derive(Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]

@@ -9,7 +9,7 @@
 //! | node and node, end to end | sealed envelopes that a peer may keep for a while | [`envelope`], [`inner`], [`content`], [`prekey`] |
 //!
 //! Datagrams that are not QUIC share the same UDP port and are told apart by their first byte
-//! ([`datagram`]).
+//! ([`datagram`], [`peer_datagram`]).
 //!
 //! Two encodings are used. Control messages, which are never signed or hashed, are
 //! [postcard](https://postcard.jamesmunns.com/wire-format): compact and derived. Everything that
@@ -28,20 +28,22 @@ pub mod ids;
 pub mod inner;
 pub mod limits;
 pub mod node;
+pub mod path;
 pub mod peer;
+pub mod peer_datagram;
 pub mod prekey;
 
 pub use codec::{DecodeError, Reader, Writer};
 pub use ids::{
-    CapabilityId, CapabilityToken, DeviceId, EnvelopeId, Fingerprint, InstanceId, MessageId,
-    PeerFingerprint, Seq, SessionId, StreamId,
+    CapabilityId, CapabilityToken, ChannelId, DeviceId, EnvelopeId, Fingerprint, InstanceId,
+    MessageId, PeerFingerprint, RoundId, Seq, SessionId, Side, StreamId,
 };
 
 /// Application protocol of a connection between a node and a rendezvous peer.
 ///
 /// The number is the protocol's version: a change that an older program could misread gets a new
 /// one, and TLS refuses the connection when the two sides share none.
-pub const ALPN_PEER: &[u8] = b"halloo-peer/1";
+pub const ALPN_PEER: &[u8] = b"halloo-peer/2";
 
 /// Application protocol of a direct connection between two nodes. See [`ALPN_PEER`].
 pub const ALPN_NODE: &[u8] = b"halloo/1";

@@ -41,10 +41,15 @@ pub const MAX_GRANT: usize = 64;
 pub const MAX_SEALED_CARD: usize = 512;
 /// Candidates in one knock or card.
 pub const MAX_CANDIDATES: usize = 8;
+/// QUIC datagrams in one knock: a first flight has two or three.
+pub const MAX_KNOCK_DATAGRAMS: usize = 4;
+/// Addresses that a node shows to be its own beside the one that the peer sees: one of the other
+/// family, a mapped port, and one to spare.
+pub const MAX_ATTESTED: usize = 3;
 /// Envelope ids in one acknowledgement.
 pub const MAX_ACK_IDS: usize = 1024;
 
-/// Largest request from a node to a peer: a knock with an envelope.
+/// Largest request from a node to a peer: a knock with an envelope and a first flight.
 pub const MAX_REQUEST: usize = 64 * 1024;
 /// Largest answer from a peer: a page of waiting envelopes.
 pub const MAX_RESPONSE: usize = 1024 * 1024;

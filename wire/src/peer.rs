@@ -13,13 +13,16 @@ use std::net::SocketAddr;
 use serde::{Deserialize, Serialize};
 
 use crate::codec::{DecodeError, decode_control, encode_control};
+use crate::datagram::{Class, classify};
 use crate::envelope::Lane;
 use crate::ids::{
-    CapabilityId, CapabilityToken, DeviceId, EnvelopeId, Fingerprint, InstanceId, SessionId,
+    CapabilityId, CapabilityToken, ChannelId, DeviceId, EnvelopeId, Fingerprint, InstanceId,
+    SessionId,
 };
 use crate::limits::{
-    MAX_ACK_IDS, MAX_BUNDLE, MAX_ENVELOPE, MAX_GRANT, MAX_ONE_TIME_KEYS, MAX_PASSPORT, MAX_PUSH,
-    MAX_REQUEST, MAX_RESPONSE, MAX_SEALED_CARD,
+    MAX_ACK_IDS, MAX_ATTESTED, MAX_BUNDLE, MAX_DATAGRAM, MAX_ENVELOPE, MAX_GRANT,
+    MAX_KNOCK_DATAGRAMS, MAX_ONE_TIME_KEYS, MAX_PASSPORT, MAX_PUSH, MAX_REQUEST, MAX_RESPONSE,
+    MAX_SEALED_CARD,
 };
 
 /// A request with the session that it belongs to, if any.
@@ -55,8 +58,11 @@ pub enum Call {
     LookUp(LookUp),
     /// Leaves an envelope.
     Drop(DropEnvelope),
-    /// Asks a node to open a direct path.
+    /// Asks a node to open a direct path, and leaves the first message with it.
     Knock(Knock),
+    /// Names more addresses at which the device receives. Replaces those named before. Needs a
+    /// session.
+    Attest(Vec<Attested>),
 }
 
 impl Call {
@@ -73,21 +79,25 @@ impl Call {
             | Self::Grant(_)
             | Self::Revoke(_)
             | Self::Peek { .. }
-            | Self::Ack(_) => true,
+            | Self::Ack(_)
+            | Self::Attest(_) => true,
             Self::Register(_) | Self::LookUp(_) | Self::Drop(_) | Self::Knock(_) => false,
         }
     }
 }
 
 /// The content of [`Call::Register`].
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Register {
     /// The device.
     pub device: DeviceId,
     /// Larger than in every earlier registration of the device.
     pub counter: u64,
-    /// The run of the peer that the node means, from [`Push::Welcome`].
-    pub instance: InstanceId,
+    /// The run of the peer that the node means, from [`Push::Welcome`]. A node that has not waited
+    /// for it means any: TLS shows that the request is no recording.
+    pub instance: Option<InstanceId>,
+    /// Reach capabilities, as with [`Call::Grant`]: so contacts can knock from this moment on.
+    pub grants: Vec<Grant>,
 }
 
 /// The content of [`Call::Publish`].
@@ -107,7 +117,8 @@ pub struct Grant {
     /// The hash of its token.
     pub id: CapabilityId,
     /// The node's sealed contact card for its holder; empty when the holder may not learn the
-    /// node's addresses. The peer tells the holder no observed address either when it is empty.
+    /// node's addresses. The peer tells the holder no observed address either when it is empty,
+    /// and gives out a relay channel only.
     pub card: Vec<u8>,
 }
 
@@ -136,6 +147,16 @@ pub struct DropEnvelope {
     pub envelope: Vec<u8>,
 }
 
+/// An address at which a node receives, with the cookie that shows it
+/// ([`EchoReply`](crate::peer_datagram::PeerDatagram::EchoReply)).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Attested {
+    /// The address.
+    pub addr: SocketAddr,
+    /// The peer's own cookie for it.
+    pub cookie: u64,
+}
+
 /// The content of [`Call::Knock`].
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Knock {
@@ -147,6 +168,27 @@ pub struct Knock {
     pub token: CapabilityToken,
     /// The caller's sealed contact card.
     pub card: Vec<u8>,
+    /// Whether the callee may learn where the peer sees the caller.
+    pub reveal: bool,
+    /// More addresses of the caller; those whose cookie is not right are left out. At most
+    /// [`MAX_ATTESTED`].
+    pub attested: Vec<Attested>,
+    /// Whether the caller wants a relay channel.
+    pub relay: bool,
+    /// The beginning of a QUIC connection, to be handed to the callee: at most
+    /// [`MAX_KNOCK_DATAGRAMS`].
+    pub datagrams: Vec<Vec<u8>>,
+    /// A message to leave in the callee's mailbox, whatever becomes of the knock.
+    pub message: Option<KnockMessage>,
+}
+
+/// A message that rides in a knock. It is treated as a [`Call::Drop`] with the knock's token.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct KnockMessage {
+    /// See [`DropEnvelope::instance`].
+    pub instance: Option<InstanceId>,
+    /// An encoded envelope.
+    pub envelope: Vec<u8>,
 }
 
 /// What a peer answers.
@@ -229,20 +271,25 @@ pub struct Receipt {
 
 /// The content of [`Response::Knocked`].
 ///
-/// Unknown, offline, not consenting and a wrong capability all answer `None`.
+/// Unknown, offline, not consenting and a wrong capability all answer with `callee: None`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Knocked {
-    /// Where the callee is, when it is there and consents.
+    /// How to reach the callee, when it is there and consents.
     pub callee: Option<Callee>,
+    /// What became of the message that rode along.
+    pub message: Option<Result<Receipt, PeerError>>,
 }
 
-/// Where a callee is.
+/// How to reach a callee.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Callee {
-    /// Its address as the peer sees it.
-    pub observed: SocketAddr,
-    /// Its sealed contact card.
+    /// Its addresses that the peer has made sure of, at first the one that the peer sees it at.
+    /// Empty when it does not show them to this caller.
+    pub observed: Vec<SocketAddr>,
+    /// Its sealed contact card; empty when it does not show its addresses to this caller.
     pub card: Vec<u8>,
+    /// The caller's number of the relay channel; `None` when it wanted none, or none is free.
+    pub channel: Option<ChannelId>,
 }
 
 /// What a peer says unasked, each on a stream of its own.
@@ -254,6 +301,8 @@ pub enum Push {
         instance: InstanceId,
         /// The node's address as the peer sees it: its server-reflexive address.
         observed: SocketAddr,
+        /// The second UDP port, which answers echo requests, if the peer has one.
+        echo_port: Option<u16>,
     },
     /// An envelope has come. It stays in the mailbox until it is acknowledged.
     Envelope(Waiting),
@@ -261,10 +310,15 @@ pub enum Push {
     Knock {
         /// Which capability the caller holds; it tells the node, and only it, who calls.
         capability: CapabilityId,
-        /// The caller's address as the peer sees it.
-        observed: SocketAddr,
+        /// The caller's addresses that the peer has made sure of; empty when it does not show
+        /// them.
+        observed: Vec<SocketAddr>,
         /// The caller's sealed contact card.
         card: Vec<u8>,
+        /// The callee's number of the relay channel.
+        channel: Option<ChannelId>,
+        /// The beginning of the caller's QUIC connection.
+        datagrams: Vec<Vec<u8>>,
     },
     /// Another connection of the same device has registered; this one hears nothing any more.
     Superseded,
@@ -370,14 +424,20 @@ impl Control for Request {
             Call::Publish(p) => {
                 p.bundle.len() <= MAX_BUNDLE && p.one_time_keys.len() <= MAX_ONE_TIME_KEYS
             }
-            Call::Grant(g) => {
+            Call::Grant(g) | Call::Register(Register { grants: g, .. }) => {
                 g.len() <= MAX_GRANT && g.iter().all(|g| g.card.len() <= MAX_SEALED_CARD)
             }
             Call::Revoke(r) => r.len() <= MAX_GRANT,
             Call::Ack(ids) => ids.len() <= MAX_ACK_IDS,
             Call::Drop(d) => d.envelope.len() <= MAX_ENVELOPE,
-            Call::Knock(k) => k.card.len() <= MAX_SEALED_CARD,
-            Call::Register(_) | Call::Peek { .. } | Call::LookUp(_) => true,
+            Call::Knock(k) => {
+                k.card.len() <= MAX_SEALED_CARD
+                    && k.attested.len() <= MAX_ATTESTED
+                    && are_few_and_quic(&k.datagrams)
+                    && k.message.as_ref().is_none_or(|m| m.envelope.len() <= MAX_ENVELOPE)
+            }
+            Call::Attest(a) => a.len() <= MAX_ATTESTED,
+            Call::Peek { .. } | Call::LookUp(_) => true,
         };
         if fits { Ok(()) } else { Err(DecodeError::TooLong) }
     }
@@ -394,7 +454,9 @@ impl Control for Response {
                     && f.bundle.len() <= MAX_BUNDLE
                     && f.one_time_keys.len() <= MAX_ONE_TIME_KEYS
             }
-            Self::Knocked(k) => k.callee.as_ref().is_none_or(|c| c.card.len() <= MAX_SEALED_CARD),
+            Self::Knocked(k) => k.callee.as_ref().is_none_or(|c| {
+                c.card.len() <= MAX_SEALED_CARD && c.observed.len() <= 1 + MAX_ATTESTED
+            }),
             _ => true,
         };
         if fits { Ok(()) } else { Err(DecodeError::TooLong) }
@@ -407,9 +469,18 @@ impl Control for Push {
     fn check(&self) -> Result<(), DecodeError> {
         let fits = match self {
             Self::Envelope(w) => w.envelope.len() <= MAX_ENVELOPE,
-            Self::Knock { card, .. } => card.len() <= MAX_SEALED_CARD,
+            Self::Knock { card, observed, datagrams, .. } => {
+                card.len() <= MAX_SEALED_CARD
+                    && observed.len() <= 1 + MAX_ATTESTED
+                    && are_few_and_quic(datagrams)
+            }
             _ => true,
         };
         if fits { Ok(()) } else { Err(DecodeError::TooLong) }
     }
+}
+
+fn are_few_and_quic(datagrams: &[Vec<u8>]) -> bool {
+    datagrams.len() <= MAX_KNOCK_DATAGRAMS
+        && datagrams.iter().all(|d| d.len() <= MAX_DATAGRAM && classify(d) == Class::Quic)
 }

@@ -2,6 +2,7 @@
 
 mod chat;
 mod contacts;
+mod doctor;
 mod generate;
 mod identity;
 mod listen;
@@ -59,6 +60,7 @@ pub(crate) async fn run(out: Out, global: &Global, command: Command) -> Result<(
         Command::Listen(args) => listen::listen(&cx, args).await,
         Command::Daemon(args) => listen::daemon(&cx, args).await,
         Command::Ping(args) => ping::run(&cx, args).await,
+        Command::Doctor(args) => doctor::run(&cx, args).await,
         Command::Perf(args) => perf::run(&cx, args).await,
         Command::Chat(args) => chat::run(&cx, args).await,
         Command::Demo => tokio::select! {

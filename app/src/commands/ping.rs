@@ -81,6 +81,7 @@ async fn measure(
             Some(event) = events.next() => {
                 if let Fact::Path(path) = event.fact && path.contact == found.contact {
                     found.path(&path.via);
+                    found.moved(path.via);
                 }
             }
             // Without a direct path there is still the mailbox: no reason to end.
@@ -137,6 +138,13 @@ impl Found {
         Fact::Pong { seq, contact: self.contact.clone(), rtt_ms: millis(rtt), via }
     }
 
+    /// The path is another one from here on, which counts when something has answered.
+    fn moved(&mut self, via: String) {
+        if let Some(path) = &mut self.path {
+            *path = via;
+        }
+    }
+
     /// A sign of the path that is in use.
     fn path(&mut self, via: &str) {
         if via == DIRECT {
@@ -179,6 +187,20 @@ mod tests {
         assert_eq!(value["median_ms"], 2.5);
         assert!(value["direct_ms"].is_null());
         assert!(value["first_reply_ms"].is_number());
+    }
+
+    #[test]
+    fn the_path_at_the_end_is_the_one_to_which_the_connection_moved() {
+        let mut found = Found::new("ben".into());
+        found.begin();
+        found.moved("relay".into());
+        assert_eq!(found.path, None, "nothing has answered");
+        found.pong(1, Duration::from_millis(2), "relay".into());
+        found.path("direct");
+        found.moved("direct".into());
+        let summary = found.summary();
+        assert_eq!(summary.path.as_deref(), Some("direct"));
+        assert!(summary.direct_ms >= summary.first_reply_ms);
     }
 
     #[test]

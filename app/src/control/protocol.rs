@@ -60,8 +60,10 @@ pub(crate) enum Request {
     SafetyNumber { with: Id<Fingerprint> },
     /// One ping.
     Ping { to: Id<Fingerprint>, within_ms: u64 },
-    /// Tries to get a direct path.
+    /// Gets a connection, direct or relayed.
     Connect { to: Id<Fingerprint> },
+    /// Checks the network, and the path to a contact when one is named; tells each check.
+    Doctor { who: Option<Id<Fingerprint>> },
     /// Measures throughput; tells its progress.
     Perf { to: Id<Fingerprint>, direction: Direction, duration_ms: u32 },
 }
@@ -102,7 +104,7 @@ impl Direction {
 pub(crate) enum Reply {
     /// Done, nothing to say.
     Done,
-    /// To [`Request::Status`] and [`Request::Online`].
+    /// To [`Request::Status`], [`Request::Online`] and [`Request::Doctor`].
     Status(Ready),
     /// To [`Request::Contacts`].
     Contacts(Vec<ContactCard>),
@@ -273,6 +275,8 @@ mod tests {
             Request::Contact { who: "anna".to_owned() },
             Request::Events { from: From::Now },
             Request::Events { from: From::After(17) },
+            Request::Doctor { who: None },
+            Request::Doctor { who: Some(Id(someone())) },
             Request::Perf { to: Id(someone()), direction: Direction::Down, duration_ms: 5000 },
             Request::SafetyConfirm { with: Id(someone()), digits: "481 907".to_owned() },
         ] {

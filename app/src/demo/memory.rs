@@ -45,10 +45,12 @@ pub(super) fn who_saw_what(
         let size = bytes(envelope.bytes.len() as u64);
         story.line(&format!("                   {size}: {} …", first.join(" ")))?;
     }
+    // Anna's node may have left a receipt for what Ben said last beside her message.
+    let sizes: Vec<usize> = row.envelopes.iter().map(|envelope| envelope.bytes.len()).collect();
     story.check(
-        "one-envelope",
-        row.envelopes.len() == 1,
-        "one envelope, of a size that many messages have",
+        "sealed-mail",
+        matches!(sizes.as_slice(), [a] | [a, _] if sizes.iter().all(|size| size == a)),
+        "sealed mail, of a size that many messages have",
     )?;
     let memory = bytes_of(row);
     let everything = everything(peer);

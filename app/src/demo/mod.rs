@@ -179,9 +179,10 @@ async fn talk(
          machine, encrypted from end to end.",
     )?;
     let begun = Instant::now();
-    let path = anna.node.connect(&ben.me()).await?;
+    anna.node.connect(&ben.me()).await?;
+    let path = story::within(anna.node.wait_direct(&ben.me())).await;
     let took = begun.elapsed();
-    let Path::Direct { addr, rtt } = path else {
+    let Some(Ok(Path::Direct { addr, rtt, .. })) = path else {
         return Err(untrue("direct-path", "there is no direct path on one machine"));
     };
     let what = format!("a direct path to Ben at {addr}, round trip {}", human(rtt));

@@ -141,6 +141,11 @@ impl Story {
     }
 }
 
+/// What something comes to, within the time that a step may take.
+pub(super) async fn within<T>(something: impl Future<Output = T>) -> Option<T> {
+    tokio::time::timeout(PATIENCE, something).await.ok()
+}
+
 /// Looks again and again until something is true, for as long as a step may take.
 pub(super) async fn eventually(is_true: impl Fn() -> bool) -> bool {
     let deadline = Instant::now() + PATIENCE;

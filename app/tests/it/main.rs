@@ -6,6 +6,7 @@
 mod control;
 mod conversation;
 mod crashes;
+mod doctor;
 mod errors;
 mod generated;
 mod harness;

@@ -13,17 +13,18 @@ use halloo_identity::safety::{Attempts, Initiator, Responder, TypedCode};
 use halloo_identity::{
     Address, ContactCard, Continuity, Identity, Move, PeerAddress, PeerKey, Seeds, safety_number,
 };
-use halloo_wire::Writer;
 use halloo_wire::content::SafetyStep;
 use halloo_wire::inner::Inner;
-use halloo_wire::peer::{Control, Found, Response};
+use halloo_wire::peer::{Call, Control, Found, Request, Response};
+use halloo_wire::peer_datagram::{EchoAnswer, PeerDatagram};
+use halloo_wire::{CapabilityToken, Writer};
 
 #[allow(dead_code)]
 #[path = "../../../wire/tests/wire/golden_file.rs"]
 mod golden_file;
 
 fn main() {
-    for (name, seed) in wire().into_iter().chain(identity()).chain(e2ee()) {
+    for (name, seed) in wire().into_iter().chain(identity()).chain(e2ee()).chain(peer()) {
         write(&name, &seed);
     }
 }
@@ -37,6 +38,7 @@ fn wire() -> BTreeMap<String, Vec<u8>> {
         ("peer-push.hex", "wire_push"),
         ("content.hex", "wire_content"),
         ("datagram.hex", "wire_datagram"),
+        ("peer-datagram.hex", "wire_peer_datagram"),
         ("envelope.hex", "wire_envelope"),
         ("inner.hex", "wire_inner"),
         ("prekey.hex", "wire_prekey"),
@@ -157,6 +159,47 @@ fn e2ee() -> BTreeMap<String, Vec<u8>> {
     ]
     .map(|(name, seed)| (name.to_owned(), seed))
     .into()
+}
+
+/// Short lives of a channel: a step is its number, what it needs follows.
+fn peer() -> BTreeMap<String, Vec<u8>> {
+    const FRAME: u8 = 0;
+    const DATAGRAM: u8 = 1;
+    const ANSWER: u8 = 2;
+    const REQUEST: u8 = 3;
+    const KNOCK: u8 = 4;
+    const PASS: u8 = 5;
+    const EXPIRE: u8 = 6;
+    const MAIL: u8 = 7;
+    // A frame of 1,200 bytes on the first channel, from a place, as the caller or the callee.
+    let frame = |place: u8, side: u8| [FRAME, place, 2 | side, 4, 0xb0, 1];
+    let answer = |place: u8, cookie: u8| [ANSWER, place, 2, cookie, 0];
+    let keep = |place: u8, side: u8| [ANSWER, place, 2 | side, 0, 1];
+    let echo = |second: u8, answer| {
+        let request = PeerDatagram::EchoRequest { txid: 1, cookie: 0, answer }.encode();
+        let mut w = Writer::default();
+        w.u8(DATAGRAM).u8(3).u8(second).bytes16(&request);
+        w.into_vec()
+    };
+    let request = |conn: u8, call| {
+        let mut w = Writer::default();
+        w.u8(REQUEST).u8(conn).bytes16(&Request { session: None, call }.encode());
+        w.into_vec()
+    };
+    let revoke = Call::Revoke(vec![CapabilityToken([1; 32]).id()]);
+    BTreeMap::from([
+        ("frames", [frame(2, 0), frame(1, 1)].concat()),
+        ("moved", [&frame(5, 0)[..], &answer(5, 1), &frame(1, 1)].concat()),
+        ("thief", [&frame(5, 0)[..], &answer(4, 1), &frame(1, 1)].concat()),
+        ("kept", [&keep(2, 0)[..], &[PASS, 0x20, 0], &keep(1, 1), &frame(2, 0)].concat()),
+        ("silent", [&[PASS, 0x2e, 0xe0, EXPIRE][..], &frame(2, 0)].concat()),
+        ("knocks", vec![KNOCK, 1, KNOCK, 2, KNOCK, 3, KNOCK, 1, KNOCK, 1, KNOCK, 1, MAIL]),
+        ("revoked", [request(0, revoke), frame(2, 0).to_vec()].concat()),
+        ("echo", [echo(0, EchoAnswer::Here), echo(1, EchoAnswer::ToPort(5000))].concat()),
+    ])
+    .into_iter()
+    .map(|(name, seed)| (format!("peer_core_datagrams/{name}"), seed))
+    .collect()
 }
 
 /// `target/some name` becomes the file `some_name` of the target's corpus.

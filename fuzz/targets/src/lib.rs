@@ -8,10 +8,14 @@
 
 mod e2ee;
 mod identity;
+mod nat;
+mod peer;
 mod wire;
 
 pub use e2ee::*;
 pub use identity::*;
+pub use nat::*;
+pub use peer::*;
 pub use wire::*;
 
 /// A fuzz target.
@@ -40,6 +44,7 @@ targets! {
     wire_push
     wire_content
     wire_datagram
+    wire_peer_datagram
     wire_envelope
     wire_inner
     wire_prekey
@@ -50,9 +55,12 @@ targets! {
     identity_statements
     identity_safety_states
     identity_texts
+    nat_probe
+    nat_agent
     e2ee_envelope
     e2ee_message
     e2ee_introduction
     e2ee_bundle
     e2ee_storage
+    peer_core_datagrams
 }

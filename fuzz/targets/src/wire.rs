@@ -11,6 +11,7 @@ use halloo_wire::inner::{Inner, Plain};
 use halloo_wire::limits::{MAX_DATAGRAM, MAX_INNER, MAX_PROBE};
 use halloo_wire::node::{ChannelName, NodeFrame, StreamKind};
 use halloo_wire::peer::{Control, Push, Request, Response};
+use halloo_wire::peer_datagram::PeerDatagram;
 use halloo_wire::prekey::{Introduction, PrekeyBundle};
 use halloo_wire::{DecodeError, Fingerprint, MessageId, PeerFingerprint};
 
@@ -52,7 +53,19 @@ pub fn wire_datagram(data: &[u8]) {
     if let Ok(frame) = RelayFrame::decode(data) {
         assert!(class == Class::Relay && data.len() <= MAX_DATAGRAM);
         assert_eq!(classify(frame.datagram), Class::Quic);
+        assert!(data.starts_with(&RelayFrame::header(frame.channel)));
         assert_eq!(frame.encode(), data);
+    }
+}
+
+/// Small datagrams between a node and a rendezvous peer.
+pub fn wire_peer_datagram(data: &[u8]) {
+    is_the_only_encoding(data, PeerDatagram::decode, PeerDatagram::encode);
+    if let Ok(it) = PeerDatagram::decode(data) {
+        assert_eq!(classify(data), Class::Peer);
+        // Nobody gets more out of a peer than was sent in.
+        let is_request = matches!(it, PeerDatagram::EchoRequest { .. });
+        assert!(data.len() < PeerDatagram::MAX || is_request);
     }
 }
 

@@ -5,13 +5,14 @@ use halloo_identity::{Address, Fingerprint, PeerHost, ReachCapability};
 use halloo_wire::content::{Content, PeerHint, Profile};
 use halloo_wire::inner::Kind;
 use halloo_wire::limits::{MAX_NAME, MAX_NOTE, MAX_PEERS};
-use halloo_wire::{CapabilityId, DeviceId, StreamId};
+use halloo_wire::{CapabilityId, DeviceId, RoundId, StreamId};
 use zeroize::Zeroizing;
 
 use super::{Context, META_NAME, META_PEERS, Messenger, Output};
 use crate::contact::{CheckedHow, ContactState, Verification};
-use crate::error::ContactError;
+use crate::error::{ConnectError, ContactError};
 use crate::event::{EventKind, FailReason};
+use crate::net::paths::NearbyCaller;
 use crate::store::{ContactRow, StoreError};
 
 /// Contacts in all. Each has a capability at our peer, which keeps 1,024 for a device unless it is
@@ -19,6 +20,34 @@ use crate::store::{ContactRow, StoreError};
 const MAX_CONTACTS: usize = 1_000;
 /// Requests that wait for an answer; further ones are dropped. A person reads no more.
 const MAX_INCOMING: u64 = 100;
+
+/// What it takes to knock at a contact.
+pub(crate) struct Reach {
+    pub(crate) device: DeviceId,
+    /// The secret of the capability that they gave us.
+    pub(crate) theirs: Zeroizing<[u8; 32]>,
+    /// Whether they may learn our addresses.
+    pub(crate) direct: bool,
+}
+
+/// Who presents a capability that we gave.
+pub(crate) enum Calling {
+    /// A contact.
+    Welcome(Caller),
+    /// Somebody whom we have asked: the answer may be on its way beside the knock.
+    NotYet,
+    /// Nobody who may have a connection.
+    Nobody,
+}
+
+/// What it takes to let a contact in that has knocked.
+pub(crate) struct Caller {
+    pub(crate) contact: Fingerprint,
+    /// The secret of the capability that we gave them.
+    pub(crate) ours: Zeroizing<[u8; 32]>,
+    /// Whether they may learn our addresses.
+    pub(crate) direct: bool,
+}
 
 impl Messenger {
     /// The name that this node gives itself; empty when none.
@@ -211,16 +240,57 @@ impl Messenger {
         }
     }
 
-    /// The contact to whom we gave this capability.
-    pub(crate) fn contact_by_capability(
+    /// Whether the holder of this capability may reach us.
+    pub(crate) fn caller(
         &self,
         cx: &Context<'_>,
         id: &CapabilityId,
-    ) -> Result<Option<ContactRow>, StoreError> {
-        Ok(cx.db.contacts()?.into_iter().find(|c| {
-            c.state == ContactState::Accepted
-                && ReachCapability::from_bytes(*c.cap_mine).id() == *id
-        }))
+    ) -> Result<Calling, StoreError> {
+        let policy = self.policy(cx)?;
+        let caller = cx
+            .db
+            .contacts()?
+            .into_iter()
+            .find(|c| ReachCapability::from_bytes(*c.cap_mine).id() == *id);
+        Ok(match caller {
+            Some(c) if may_link(&c) => {
+                let direct = policy.allows(c.state, c.verified);
+                Calling::Welcome(Caller { contact: c.fp, ours: c.cap_mine, direct })
+            }
+            Some(c) if c.state == ContactState::Requested => Calling::NotYet,
+            Some(_) | None => Calling::Nobody,
+        })
+    }
+
+    /// Contacts who may find us in the local network, where we announce `nonce`.
+    pub(crate) fn nearby_callers(
+        &self,
+        cx: &Context<'_>,
+        nonce: RoundId,
+    ) -> Result<Vec<NearbyCaller>, StoreError> {
+        let policy = self.policy(cx)?;
+        let callers = cx.db.contacts()?.into_iter().filter(|c| policy.allows(c.state, c.verified));
+        Ok(callers.map(|c| NearbyCaller { contact: c.fp, secret: c.cap_mine, nonce }).collect())
+    }
+
+    /// What it takes to knock at a contact.
+    pub(crate) fn reach(&self, cx: &Context<'_>, fp: &Fingerprint) -> Result<Reach, ConnectError> {
+        let row = cx.db.contact(fp)?.ok_or(ConnectError::UnknownContact)?;
+        if !may_link(&row) {
+            return Err(ConnectError::NotAllowed);
+        }
+        let direct = self.policy(cx)?.allows(row.state, row.verified);
+        let theirs = row.cap_theirs.ok_or(ConnectError::NotAllowed)?;
+        Ok(Reach { device: DeviceId(row.device), theirs, direct })
+    }
+
+    /// Whether a contact may have a connection to us at all, if only through a relay.
+    pub(crate) fn allows_link(
+        &self,
+        cx: &Context<'_>,
+        fp: &Fingerprint,
+    ) -> Result<bool, StoreError> {
+        Ok(cx.db.contact(fp)?.is_some_and(|c| may_link(&c)))
     }
 
     /// Takes a request that was decrypted and whose sender is proved.
@@ -366,6 +436,10 @@ impl Messenger {
         }
         Ok(format!("{base} {}", fp.short()))
     }
+}
+
+fn may_link(row: &ContactRow) -> bool {
+    row.state == ContactState::Accepted && row.verified != Verification::KeyChanged
 }
 
 fn take_profile(row: &mut ContactRow, profile: &Profile) {

@@ -121,10 +121,10 @@ impl Messenger {
 
     /// Takes a message from a direct connection whose other end is `from`. `None` when it is not
     /// one, or not from there.
-    pub(crate) fn open_frame(&self, from: &Fingerprint, bytes: &[u8]) -> Option<Arrival> {
+    pub(crate) fn open_frame(&self, from: &Fingerprint, via: Via, bytes: &[u8]) -> Option<Arrival> {
         match Inner::decode(bytes) {
             Ok(inner) if inner.route.from == *from => {
-                Some(Arrival { inner, via: Via::Direct, authorized: true, envelope: None })
+                Some(Arrival { inner, via, authorized: true, envelope: None })
             }
             _ => None,
         }

@@ -23,6 +23,7 @@ use halloo_e2ee::{BundleSecrets, Party, RatchetAccount, RatchetSession, UnixTime
 use halloo_identity::{Fingerprint, Identity};
 use halloo_wire::{Seq, StreamId};
 
+pub(crate) use contacts::{Caller, Calling, Reach};
 use incoming::Origin;
 pub(crate) use incoming::{Arrival, Ingested};
 pub(crate) use outgoing::{Departure, delivery_of};
@@ -163,16 +164,6 @@ impl Messenger {
             }
         }
         Ok(())
-    }
-
-    /// Whether a contact may have a direct path to us.
-    pub(crate) fn allows_direct(
-        &self,
-        cx: &Context<'_>,
-        fp: &Fingerprint,
-    ) -> Result<bool, StoreError> {
-        let policy = self.policy(cx)?;
-        Ok(cx.db.contact(fp)?.is_some_and(|c| policy.allows(c.state, c.verified)))
     }
 
     fn account(&mut self, cx: &Context<'_>) -> Result<&mut RatchetAccount, StoreError> {

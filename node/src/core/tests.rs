@@ -148,7 +148,7 @@ fn by_mailbox(to: &mut Side, kind: Kind, inner: &[u8]) {
 
 fn directly(to: &mut Side, from: Fingerprint, inner: &[u8]) -> super::Ingested {
     to.run(|m, cx| {
-        let arrivals = m.open_frame(&from, inner).into_iter().collect();
+        let arrivals = m.open_frame(&from, Via::Direct, inner).into_iter().collect();
         m.ingest(cx, arrivals)
     })
     .unwrap()

@@ -10,18 +10,23 @@ use std::time::Duration;
 
 use halloo_e2ee::{BundleError, VerifiedBundle, seal};
 use halloo_identity::{Fingerprint, PeerFingerprint, PeerHost};
-use halloo_transport::{CloseCode, NodeConnection, SendStream};
+use halloo_transport::{CloseCode, SendStream};
 use halloo_wire::content::{Ack, Content};
 use halloo_wire::envelope::Lane;
 use halloo_wire::inner::Kind;
 use halloo_wire::node::{NodeFrame, StreamKind};
-use halloo_wire::peer::{Call, DropEnvelope, Found, LookUp, PeerError, Receipt, Response};
+use halloo_wire::peer::{
+    Call, DropEnvelope, Found, KnockMessage, LookUp, PeerError, Receipt, Response,
+};
 use halloo_wire::{CapabilityToken, Seq};
-use tokio::sync::Notify;
+use tokio::sync::{Notify, oneshot};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
+use tokio_util::task::AbortOnDropHandle;
 
 use super::Net;
+use super::dial::{Answered, Dial};
+use super::line::Link;
 use super::post::{Office, OfficeError};
 use crate::core::Departure;
 use crate::error::BundleRefused;
@@ -172,17 +177,17 @@ struct Work {
     /// The first place that is not acknowledged.
     first: Option<Seq>,
     ack: Option<Ack>,
-    /// Whether the contact may have a direct connection.
-    direct: bool,
+    /// Whether the contact may have a connection.
+    link: bool,
 }
 
 impl Courier {
     /// Carries what can be carried. Returns when to look again, unless something happens before.
-    async fn round(&mut self, link: Option<NodeConnection>) -> Option<Instant> {
+    async fn round(&mut self, link: Option<Link>) -> Option<Instant> {
         self.ack_by_mail |= self.net.board.take_by_mailbox(&self.contact);
         // Until when the direct connection is trusted with what it carries.
         let mut trusted = None;
-        if let Some(link) = link.filter(|l| l.close_reason().is_none()) {
+        if let Some(link) = link.filter(Link::is_open) {
             match self.by_link(&link).await {
                 Ok(None) if !self.ack_by_mail => return None,
                 Ok(None) => trusted = Some(Instant::now() + RECHECK),
@@ -215,13 +220,11 @@ impl Courier {
             self.failures = 0;
             self.not_before = Instant::now();
         }
-        if work.direct {
-            self.dial_beside();
-        }
         if Instant::now() < self.not_before {
             return Some(self.not_before);
         }
-        match self.by_peer(&work).await {
+        let wants_link = work.link && (work.first.is_some() || controls);
+        match self.by_peer(&work, wants_link).await {
             Ok(again) => {
                 self.failures = 0;
                 again
@@ -238,7 +241,7 @@ impl Courier {
                 Ok(Work {
                     first: cx.db.first_unacked(&contact)?,
                     ack: m.due_ack(cx, &contact)?,
-                    direct: m.allows_direct(cx, &contact)?,
+                    link: m.allows_link(cx, &contact)?,
                 })
             })
             .await
@@ -268,28 +271,31 @@ impl Courier {
         self.net.board.tell(EventKind::Undeliverable { to: self.contact, why: hindrance });
     }
 
-    /// Tries for a direct connection, beside everything else.
-    fn dial_beside(&mut self) {
+    /// Begins a connection beside everything else, unless that was tried a moment ago.
+    fn dial_beside(&mut self) -> Option<Dialling> {
         if self.dialled.is_some_and(|at| at.elapsed() < DIAL_INTERVAL) {
-            return;
+            return None;
         }
         self.dialled = Some(Instant::now());
         let (net, contact) = (Arc::clone(&self.net), self.contact);
-        self.net.spawn(async move {
-            if let Err(e) = net.dial(&contact).await {
-                tracing::debug!(contact = %contact.short(), reason = %e, "No direct path");
+        Some(AbortOnDropHandle::new(tokio::spawn(async move {
+            match Dial::begin(&net, &contact).await {
+                Ok(dial) => dial,
+                Err(e) => {
+                    tracing::debug!(contact = %contact.short(), reason = %e, "No connection");
+                    None
+                }
             }
-        });
+        })))
     }
 
     /// Writes on the direct connection. Returns until when it is trusted with what it carries.
-    async fn by_link(&mut self, link: &NodeConnection) -> Result<Option<Instant>, Trouble> {
-        if self.stream.as_ref().is_none_or(|s| s.connection != link.stable_id()) {
-            let mut send = link.open_uni().await.map_err(|_| Trouble::LinkLost)?;
+    async fn by_link(&mut self, link: &Link) -> Result<Option<Instant>, Trouble> {
+        if self.stream.as_ref().is_none_or(|s| s.connection != link.id()) {
+            let mut send = link.connection.open_uni().await.map_err(|_| Trouble::LinkLost)?;
             let kind = [StreamKind::Messages.to_byte()];
             send.write_all(&kind).await.map_err(|_| Trouble::LinkLost)?;
-            self.stream =
-                Some(Stream { connection: link.stable_id(), send, upto: Seq(0), waiting: None });
+            self.stream = Some(Stream { connection: link.id(), send, upto: Seq(0), waiting: None });
         }
         let written = self.write_all().await;
         if written.is_err() {
@@ -335,10 +341,31 @@ impl Courier {
     }
 
     /// Leaves everything at the contact's peer that does not wait there.
-    async fn by_peer(&mut self, work: &Work) -> Result<Option<Instant>, Trouble> {
+    /// With `dial`, it knocks as well, and the first message rides in the knock.
+    async fn by_peer(&mut self, work: &Work, dial: bool) -> Result<Option<Instant>, Trouble> {
         let net = Arc::clone(&self.net);
-        let mut carrier = Carrier::open(&net, self.contact).await?;
+        let mut dialling = if dial { self.dial_beside() } else { None };
+        let mut carrier = match Carrier::open(&net, self.contact).await {
+            Ok(carrier) => carrier,
+            Err(e) => {
+                if let Some(dialling) = dialling {
+                    net.spawn(async move {
+                        // Without their peer they may still be nearby.
+                        if let Ok(Some(dial)) = dialling.await {
+                            let _ = dial.nearby().await;
+                        }
+                    });
+                }
+                return Err(e);
+            }
+        };
+        let link = self.link_id();
         while work.first.is_some() {
+            if self.link_id() != link {
+                // There is a connection now, which is the better way. Whoever writes without a
+                // pause would keep this going for ever.
+                return Ok(Some(Instant::now()));
+            }
             let instance = carrier.office.instance;
             let contact = self.contact;
             let departure = self
@@ -349,8 +376,11 @@ impl Courier {
             match departure {
                 Departure::NeedBundle => carrier.renew().await?,
                 Departure::Ready(ready) if ready.is_empty() => break,
-                Departure::Ready(ready) => carrier.leave(ready).await?,
+                Departure::Ready(ready) => carrier.leave(ready, dialling.take()).await?,
             }
+        }
+        if let Some(dialling) = dialling {
+            carrier.knock(dialling, None);
         }
         // Messages outside of the stream go after what is in it, so that a peer that has just
         // restarted never gets them behind a gap.
@@ -360,6 +390,11 @@ impl Courier {
         let ack_again = self.leave_ack(&mut carrier, work).await?;
         let recheck = work.first.map(|_| Instant::now() + RECHECK.mul_f64(random::jitter()));
         Ok([ack_again, recheck].into_iter().flatten().min())
+    }
+
+    /// The connection in use at the moment.
+    fn link_id(&self) -> Option<usize> {
+        self.net.links.current(&self.contact).map(|link| link.id())
     }
 
     async fn leave_ack(
@@ -401,6 +436,9 @@ async fn write(send: &mut SendStream, frame: &NodeFrame) -> Result<(), Trouble> 
     }
 }
 
+/// A connection that is being begun; `None` when there is one already, or cannot be.
+type Dialling = AbortOnDropHandle<Option<Dial>>;
+
 /// A way to leave envelopes for a contact.
 struct Carrier<'a> {
     net: &'a Arc<Net>,
@@ -435,13 +473,27 @@ impl<'a> Carrier<'a> {
         Ok(())
     }
 
-    /// Leaves messages, several at once, and notes which the peer has.
-    async fn leave(&mut self, ready: Vec<Outgoing>) -> Result<(), Trouble> {
+    /// Leaves messages, several at once, and notes which the peer has. The first rides in a knock
+    /// when one is due.
+    async fn leave(
+        &mut self,
+        ready: Vec<Outgoing>,
+        mut dialling: Option<Dialling>,
+    ) -> Result<(), Trouble> {
         let mut drops = JoinSet::new();
         for message in ready {
-            let call = self.envelope(message.kind, &message.inner)?;
+            let drop = self.envelope(message.kind, &message.inner)?;
             let office = self.office.clone();
-            drops.spawn(async move { (message.seq, office.ask(call).await) });
+            let seq = message.seq;
+            if let Some(dialling) = dialling.take().filter(|_| message.kind != Kind::Request) {
+                let answer = self.knock(dialling, Some(drop));
+                drops.spawn(async move {
+                    let gone = || Err("the node stops".into());
+                    (seq, answer.await.unwrap_or_else(|_| gone()))
+                });
+            } else {
+                drops.spawn(async move { (seq, office.ask(Call::Drop(drop)).await) });
+            }
         }
         let mut left: Vec<(Seq, Receipt)> = Vec::new();
         let mut trouble = None;
@@ -464,10 +516,55 @@ impl<'a> Carrier<'a> {
         trouble.map_or(Ok(()), Err)
     }
 
+    /// Knocks in a task of its own, which goes on until there is a connection. Returns what became
+    /// of the message, as if it had been dropped.
+    fn knock(
+        &self,
+        dialling: Dialling,
+        message: Option<DropEnvelope>,
+    ) -> oneshot::Receiver<Result<Response, String>> {
+        let (answer, answered) = oneshot::channel();
+        let (office, contact) = (self.office.clone(), self.contact);
+        self.net.spawn(async move {
+            let Some(dial) = dialling.await.ok().flatten() else {
+                if let Some(drop) = message {
+                    let _ = answer.send(office.ask(Call::Drop(drop)).await);
+                }
+                return;
+            };
+            let message = message
+                .map(|drop| KnockMessage { instance: drop.instance, envelope: drop.envelope });
+            let reaching = match dial.knock(&office, message).await {
+                Ok(Answered { message, reaching }) => {
+                    let response = match message {
+                        Some(Ok(receipt)) => Ok(Response::Dropped(receipt)),
+                        Some(Err(e)) => Ok(Response::Refused(e)),
+                        None => Err("it said nothing of the message".into()),
+                    };
+                    // Nobody listens when no message rode along.
+                    let _ = answer.send(response);
+                    reaching
+                }
+                Err(e) => {
+                    let _ = answer.send(Err(e.to_string()));
+                    return;
+                }
+            };
+            let reached = match reaching {
+                Ok(reaching) => reaching.finish().await,
+                Err(e) => Err(e),
+            };
+            if let Err(e) = reached {
+                tracing::debug!(contact = %contact.short(), reason = %e, "No connection");
+            }
+        });
+        answered
+    }
+
     async fn leave_control(&mut self, inner: &[u8]) -> Result<(), Trouble> {
         // The kind of a control message is inside; for the lane only "not a request" counts.
-        let call = self.envelope(Kind::Ack, inner)?;
-        match self.office.ask(call).await {
+        let drop = self.envelope(Kind::Ack, inner)?;
+        match self.office.ask(Call::Drop(drop)).await {
             Ok(Response::Dropped(_)) => Ok(()),
             Ok(Response::Refused(e)) => Err(self.refused(e)),
             Ok(_) => Err(Trouble::NoAnswer("another answer".into())),
@@ -483,16 +580,16 @@ impl<'a> Carrier<'a> {
         Trouble::Refused(e)
     }
 
-    fn envelope(&self, kind: Kind, inner: &[u8]) -> Result<Call, Trouble> {
+    fn envelope(&self, kind: Kind, inner: &[u8]) -> Result<DropEnvelope, Trouble> {
         let token = self.token.clone().filter(|_| kind != Kind::Request);
         let lane = if token.is_some() { Lane::Contacts } else { Lane::Strangers };
-        Ok(Call::Drop(DropEnvelope {
+        Ok(DropEnvelope {
             to: self.contact,
             device: self.look_up.device,
             token,
             instance: Some(self.office.instance),
             envelope: seal(&self.bundle, lane, inner).map_err(|_| Trouble::Seal)?,
-        }))
+        })
     }
 }
 

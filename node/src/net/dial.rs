@@ -1,202 +1,443 @@
-//! Getting a direct connection: knock at the contact's peer, then dial what comes back.
+//! Getting a connection to a contact: one knock at the contact's peer carries everything.
 //!
-//! Both sides dial: the caller what the answer to its knock says, the callee what the knock says.
-//! Behind address translation one of the two may be the only one that gets through (RFC 5128,
-//! section 3.2).
+//! The caller opens a [line](super::line), begins the QUIC handshake to its virtual address, and
+//! knocks with the handshake's first datagrams, its sealed card and, if one waits, a message. The
+//! peer forks: it tells the callee and, in the same instant, answers the caller. So the handshake
+//! goes on through a relay channel at once, both sides begin to probe each other at the same
+//! time, and nobody waits for anybody. The connection moves to a direct path when there is one.
 
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use halloo_e2ee::{CardDirection, open_card, seal_card};
 use halloo_identity::{Fingerprint, ReachCapability};
-use halloo_nat::candidates_to_try;
-use halloo_transport::NodeConnection;
-use halloo_wire::candidate::{Candidate, CandidateKind, Card};
-use halloo_wire::limits::MAX_CANDIDATES;
-use halloo_wire::peer::{Call, Knock, Response};
-use halloo_wire::{CapabilityId, DeviceId};
-use tokio::task::JoinSet;
-use zeroize::Zeroizing;
+use halloo_nat::PunchKeys;
+use halloo_transport::{CloseCode, NodeConnection};
+use halloo_wire::candidate::Card;
+use halloo_wire::limits::MAX_KNOCK_DATAGRAMS;
+use halloo_wire::path::RelayPath;
+use halloo_wire::peer::{Call, Callee, Knock, KnockMessage, PeerError, Receipt, Response};
+use halloo_wire::{CapabilityId, ChannelId, RoundId, Side};
+use tokio::sync::OwnedMutexGuard;
+use tokio_util::task::AbortOnDropHandle;
 
-use super::{Net, direct, own_ips};
-use crate::contact::Verification;
+use super::lan::Neighbour;
+use super::line::{Line, Link};
+use super::paths::{Command, MAX_ASKING, Nearby, Start};
+use super::post::Office;
+use super::{Net, direct};
+use crate::core::{Caller, Calling, Reach};
 use crate::error::ConnectError;
-use crate::store::StoreError;
+use crate::random;
 
-/// Between the starts of two dials of one contact: the best candidate gets a head start.
-const STAGGER: Duration = Duration::from_millis(30);
-/// A dial that has no answer by then will have none.
-const DIAL_DEADLINE: Duration = Duration::from_secs(5);
-/// The callee lets the caller go first, so that there is one connection where one suffices.
-const CALLEE_DELAY: Duration = Duration::from_millis(150);
+/// A connection that is not there by then will not come.
+const DEADLINE: Duration = Duration::from_secs(10);
 
-/// What a dial needs to know of a contact.
-struct Callee {
-    theirs: Zeroizing<[u8; 32]>,
-    device: DeviceId,
+/// What an acceptance is given to be read, when its sender has knocked already.
+const ANSWER: Duration = Duration::from_secs(2);
+
+/// What a peer is given to answer when paths are lost: it may be out of reach as well.
+const AGAIN: Duration = Duration::from_secs(1);
+
+/// When to ask again for the card of a contact who shows none. After that it is no oversight.
+const ASK_FOR_CARD: [Duration; 2] = [Duration::from_millis(300), Duration::from_secs(5)];
+
+/// A connection that has begun: its first datagrams wait for a knock.
+pub(crate) struct Dial {
+    net: Arc<Net>,
+    contact: Fingerprint,
+    reach: Reach,
+    round: RoundId,
+    line: Arc<Line>,
+    connecting: Connecting,
+    first: Vec<Vec<u8>>,
+    /// One dial at a time for each contact.
+    turn: OwnedMutexGuard<()>,
+}
+
+type Connecting = AbortOnDropHandle<Result<NodeConnection, halloo_transport::ConnectError>>;
+
+/// A knock that was answered: the connection is on its way.
+pub(crate) struct Reaching {
+    net: Arc<Net>,
+    contact: Fingerprint,
+    line: Arc<Line>,
+    connecting: Connecting,
+    _turn: OwnedMutexGuard<()>,
+}
+
+/// What became of a knock.
+pub(crate) struct Answered {
+    /// What became of the message that rode along.
+    pub(crate) message: Option<Result<Receipt, PeerError>>,
+    /// The way on, or why there is none.
+    pub(crate) reaching: Result<Reaching, ConnectError>,
 }
 
 impl Net {
-    /// Makes a direct connection to a contact unless there is one.
+    /// Makes a connection to a contact unless there is one.
     pub(crate) async fn dial(self: &Arc<Self>, contact: &Fingerprint) -> Result<(), ConnectError> {
-        let lock = self.dial_lock(contact);
-        let _one_at_a_time = lock.lock().await;
-        if self.links.current(contact).is_some() {
-            return Ok(());
-        }
-        let callee = self.callee(contact).await?;
-        let candidates = self.knock(contact, &callee).await?;
-        let tried = candidates.len();
-        match self.race(contact, candidates).await {
-            Some(connection) => {
-                direct::adopt(self, connection).await;
-                Ok(())
-            }
-            // The callee may have got through meanwhile.
-            None if self.links.current(contact).is_some() => Ok(()),
-            None => Err(ConnectError::Unreachable { tried }),
-        }
-    }
-
-    async fn callee(&self, contact: &Fingerprint) -> Result<Callee, ConnectError> {
-        let contact = *contact;
-        self.store
-            .run(move |m, cx| {
-                let row = cx.db.contact(&contact)?.ok_or(ConnectError::UnknownContact)?;
-                if row.verified == Verification::KeyChanged || !m.allows_direct(cx, &contact)? {
-                    return Err(ConnectError::NotAllowed);
-                }
-                let theirs = row.cap_theirs.ok_or(ConnectError::NotAllowed)?;
-                Ok(Callee { theirs, device: DeviceId(row.device) })
-            })
-            .await
-    }
-
-    /// Knocks, and returns where the callee may be.
-    async fn knock(
-        self: &Arc<Self>,
-        contact: &Fingerprint,
-        callee: &Callee,
-    ) -> Result<Vec<Candidate>, ConnectError> {
+        let Some(dial) = Dial::begin(self, contact).await? else { return Ok(()) };
         let to = *contact;
-        let mail = self
-            .store
-            .run(move |m, cx| m.mail(cx, &to))
-            .await?
-            .ok_or(ConnectError::UnknownContact)?;
-        let capability = ReachCapability::from_bytes(*callee.theirs);
-        let card_key = capability.card_key();
-        let call = Call::Knock(Knock {
-            to,
-            device: callee.device,
-            token: capability.token(),
-            card: seal_card(&card_key, CardDirection::Caller, &self.card()),
-        });
+        let mail = self.store.run(move |m, cx| m.mail(cx, &to)).await?;
         let mut why = String::from("no peer is known");
-        for (peer, key) in mail.peers {
-            let office = match self.office(&peer, key).await {
-                Ok(office) => office,
-                Err(e) => {
-                    why = e.to_string();
-                    continue;
-                }
-            };
-            match office.ask(call.clone()).await {
-                Ok(Response::Knocked(knocked)) => {
-                    let callee = knocked.callee.ok_or(ConnectError::Away)?;
-                    let card = open_card(&card_key, CardDirection::Callee, &callee.card)
-                        .map_err(|_| ConnectError::Away)?;
-                    return Ok(candidates_to_try(&card, Some(callee.observed), &own_ips()));
-                }
-                Ok(Response::Refused(e)) => why = e.to_string(),
-                Ok(_) => why = "the peer answered another question".into(),
-                Err(e) => why = e,
+        for (peer, key) in mail.ok_or(ConnectError::UnknownContact)?.peers {
+            match self.office(&peer, key).await {
+                Ok(office) => return dial.knock(&office, None).await?.reaching?.finish().await,
+                Err(e) => why = e.to_string(),
             }
         }
-        Err(ConnectError::NoPeer { why })
+        dial.nearby().await.map_err(|_| ConnectError::NoPeer { why })
     }
 
-    /// Dials all candidates, a little apart; the first that proves to be the contact wins.
-    async fn race(
-        &self,
-        contact: &Fingerprint,
-        candidates: Vec<Candidate>,
-    ) -> Option<NodeConnection> {
-        let mut dials = JoinSet::new();
-        for (i, candidate) in candidates.into_iter().enumerate() {
-            let (endpoint, contact) = (self.endpoint.clone(), *contact);
-            dials.spawn(async move {
-                tokio::time::sleep(STAGGER * i as u32).await;
-                endpoint.connect_node(candidate.addr, &contact).await
-            });
-        }
-        let race = async {
-            while let Some(done) = dials.join_next().await {
-                match done {
-                    Ok(Ok(connection)) => return Some(connection),
-                    Ok(Err(e)) => tracing::debug!(reason = %e, "A candidate did not answer"),
-                    Err(_) => {}
-                }
-            }
-            None
-        };
-        tokio::time::timeout(DIAL_DEADLINE, race).await.ok().flatten()
+    /// Nodes of the local network that may be asked whether they are a contact.
+    fn neighbours(&self) -> Vec<Neighbour> {
+        self.neighbours.borrow().iter().copied().take(MAX_ASKING).collect()
     }
 }
 
-/// A contact has knocked: dial back, unless it gets through first. A knock beyond
-/// [`MAX_KNOCKS`](super::MAX_KNOCKS) at once, or for a contact that is being dialled, is dropped:
-/// neither a peer nor a contact can make this node dial faster.
-pub(crate) fn take_knock(
+impl Dial {
+    /// Begins a connection to a contact; `None` when there is one.
+    pub(crate) async fn begin(
+        net: &Arc<Net>,
+        contact: &Fingerprint,
+    ) -> Result<Option<Self>, ConnectError> {
+        let turn = tokio::select! {
+            turn = net.dial_lock(contact).lock_owned() => turn,
+            () = linked(net, contact) => return Ok(None),
+        };
+        if net.links.current(contact).is_some() {
+            return Ok(None);
+        }
+        let reach = reach(net, contact).await?;
+        let route = net.endpoint.open_route();
+        let line = net.paths.line(*contact, route.clone()).ok_or(ConnectError::TooMany)?;
+        let (endpoint, expect) = (net.endpoint.clone(), *contact);
+        let connecting = AbortOnDropHandle::new(tokio::spawn({
+            let route = route.clone();
+            async move { endpoint.connect_node_by(&route, &expect).await }
+        }));
+        let first = route.first_datagrams(MAX_KNOCK_DATAGRAMS).await;
+        let neighbours = if reach.direct { net.neighbours() } else { Vec::new() };
+        if !neighbours.is_empty() {
+            let (line, secret) = (Arc::downgrade(&line), reach.theirs.clone());
+            net.paths.command(Command::Nearby(Nearby { line, secret, neighbours }));
+        }
+        Ok(Some(Self {
+            net: Arc::clone(net),
+            contact: *contact,
+            reach,
+            round: RoundId(random::bytes()),
+            line,
+            connecting,
+            first: first.into_iter().map(Into::into).collect(),
+            turn,
+        }))
+    }
+
+    /// Does without a knock: the contact may be in the local network.
+    pub(crate) async fn nearby(self) -> Result<(), ConnectError> {
+        let Self { net, contact, line, connecting, turn, .. } = self;
+        Reaching { net, contact, line, connecting, _turn: turn }.finish().await
+    }
+
+    /// Knocks, with a message for the contact's mailbox if there is one.
+    ///
+    /// # Errors
+    /// [`ConnectError::NoPeer`] when the peer gave no answer: what became of the message is
+    /// unknown.
+    pub(crate) async fn knock(
+        self,
+        office: &Office,
+        message: Option<KnockMessage>,
+    ) -> Result<Answered, ConnectError> {
+        let Self { net, contact, reach, round, line, connecting, first, turn } = self;
+        let via = office.connection.remote_addr();
+        let knock = knock(&net, &contact, &reach, round, office, first, message);
+        let (callee, message) = ask(office, knock).await?;
+        let reaching = match callee {
+            None => Err(ConnectError::Away),
+            Some(callee) => {
+                if callee.card.is_empty() && reach.direct {
+                    net.spawn(ask_for_card(Arc::clone(&net), Arc::downgrade(&line)));
+                }
+                let begun = begin_paths(&net, &line, &reach, round, via, callee, office).await;
+                begun.map(|()| Reaching { net, contact, line, connecting, _turn: turn })
+            }
+        };
+        Ok(Answered { message, reaching })
+    }
+}
+
+impl Reaching {
+    /// Waits for the connection and puts it in use.
+    pub(crate) async fn finish(self) -> Result<(), ConnectError> {
+        let Self { net, contact, line, connecting, _turn } = self;
+        tokio::select! {
+            biased;
+            connected = connecting => match connected {
+                Ok(Ok(connection)) => {
+                    direct::adopt(&net, connection, line).await;
+                    Ok(())
+                }
+                Ok(Err(e)) => Err(ConnectError::Unreachable { why: e.to_string() }),
+                Err(_) => Err(ConnectError::Stopped),
+            },
+            // The contact got through.
+            () = linked(&net, &contact) => Ok(()),
+            () = tokio::time::sleep(DEADLINE) => {
+                Err(ConnectError::Unreachable { why: "no answer in time".into() })
+            }
+        }
+    }
+}
+
+/// Waits until there is a connection to a contact.
+async fn linked(net: &Net, contact: &Fingerprint) {
+    let mut link = net.links.watch(contact);
+    let linked = link.wait_for(|link| link.as_ref().is_some_and(Link::is_open)).await.is_ok();
+    if !linked {
+        // The node stops: nothing will come.
+        std::future::pending::<()>().await;
+    }
+}
+
+async fn reach(net: &Net, contact: &Fingerprint) -> Result<Reach, ConnectError> {
+    let contact = *contact;
+    net.store.run(move |m, cx| m.reach(cx, &contact)).await
+}
+
+fn knock(
+    net: &Net,
+    contact: &Fingerprint,
+    reach: &Reach,
+    round: RoundId,
+    office: &Office,
+    datagrams: Vec<Vec<u8>>,
+    message: Option<KnockMessage>,
+) -> Knock {
+    let capability = ReachCapability::from_bytes(*reach.theirs);
+    let card = if reach.direct {
+        Card { round: Some(round), ..net.card() }
+    } else {
+        Card { round: Some(round), ..Card::default() }
+    };
+    Knock {
+        to: *contact,
+        device: reach.device,
+        token: capability.token(),
+        card: seal_card(&capability.card_key(), CardDirection::Caller, &card),
+        reveal: reach.direct,
+        attested: if reach.direct { net.probing.attested(&office.peer) } else { Vec::new() },
+        relay: true,
+        datagrams,
+        message,
+    }
+}
+
+async fn ask(
+    office: &Office,
+    knock: Knock,
+) -> Result<(Option<Callee>, Option<Result<Receipt, PeerError>>), ConnectError> {
+    match office.ask(Call::Knock(knock)).await {
+        Ok(Response::Knocked(knocked)) => Ok((knocked.callee, knocked.message)),
+        Ok(Response::Refused(e)) => Err(ConnectError::NoPeer { why: e.to_string() }),
+        Ok(_) => Err(ConnectError::NoPeer { why: "the peer answered another question".into() }),
+        Err(why) => Err(ConnectError::NoPeer { why }),
+    }
+}
+
+/// Sets the relay of a line, and begins to look for direct paths.
+async fn begin_paths(
     net: &Arc<Net>,
-    capability: CapabilityId,
-    observed: SocketAddr,
-    card: Vec<u8>,
-) {
+    line: &Arc<Line>,
+    reach: &Reach,
+    round: RoundId,
+    via: SocketAddr,
+    callee: Callee,
+    office: &Office,
+) -> Result<(), ConnectError> {
+    let key = ReachCapability::from_bytes(*reach.theirs).card_key();
+    let card = if callee.card.is_empty() {
+        None
+    } else {
+        let card = open_card(&key, CardDirection::Callee, &callee.card);
+        Some(card.map_err(|_| ConnectError::Away)?)
+    };
+    let relay = callee.channel.map(|channel| RelayPath { via, channel });
+    let remote = card.filter(|_| reach.direct).map(|card| (card, callee.observed));
+    if relay.is_none() && remote.is_none() {
+        return Err(ConnectError::NoPath);
+    }
+    net.paths
+        .start(Start {
+            line: Arc::downgrade(line),
+            role: Side::Caller,
+            keys: PunchKeys::derive(&reach.theirs, &round, Side::Caller),
+            relay,
+            remote,
+            relay_rtt: office.connection.rtt(),
+        })
+        .await;
+    Ok(())
+}
+
+/// Knocks again for a card: somebody who has just accepted us may not have left one yet.
+async fn ask_for_card(net: Arc<Net>, line: Weak<Line>) {
+    for pause in ASK_FOR_CARD {
+        tokio::time::sleep(pause).await;
+        match line.upgrade() {
+            Some(line) if line.is_hidden() => knock_again(Arc::clone(&net), line).await,
+            Some(_) | None => return,
+        }
+    }
+}
+
+/// Knocks for a line that has lost its paths, or whose network has changed: another round and
+/// another channel for the connection that is there. A peer that does not answer is asked once
+/// more on a new connection.
+pub(crate) async fn knock_again(net: Arc<Net>, line: Arc<Line>) {
+    for _ in 0..2 {
+        match try_again(&net, &line).await {
+            Err(e @ ConnectError::NoPeer { .. }) => {
+                let contact = line.contact.short();
+                tracing::debug!(%contact, reason = %e, "Could not knock again");
+            }
+            _ => return,
+        }
+    }
+}
+
+async fn try_again(net: &Arc<Net>, line: &Arc<Line>) -> Result<(), ConnectError> {
+    let contact = line.contact;
+    let reach = reach(net, &contact).await?;
+    let mail = net.store.run(move |m, cx| m.mail(cx, &contact)).await?;
+    let round = RoundId(random::bytes());
+    let mut why = String::from("no peer is known");
+    for (peer, key) in mail.map(|m| m.peers).unwrap_or_default() {
+        let office = match net.office(&peer, key).await {
+            Ok(office) => office,
+            Err(e) => {
+                why = e.to_string();
+                continue;
+            }
+        };
+        let via = office.connection.remote_addr();
+        let knock = knock(net, &contact, &reach, round, &office, Vec::new(), None);
+        let asked = tokio::time::timeout(AGAIN, ask(&office, knock)).await;
+        let Ok(asked) = asked else {
+            office.connection.close(CloseCode::Done);
+            why = "no answer in time".into();
+            continue;
+        };
+        let (callee, _) = asked?;
+        let callee = callee.ok_or(ConnectError::Away)?;
+        return begin_paths(net, line, &reach, round, via, callee, &office).await;
+    }
+    Err(ConnectError::NoPeer { why })
+}
+
+/// What a peer pushes when somebody knocks.
+pub(crate) struct Knocked {
+    pub(crate) capability: CapabilityId,
+    pub(crate) observed: Vec<SocketAddr>,
+    pub(crate) card: Vec<u8>,
+    pub(crate) channel: Option<ChannelId>,
+    pub(crate) datagrams: Vec<Vec<u8>>,
+    /// Where the peer is that pushed it.
+    pub(crate) via: SocketAddr,
+    /// Round trip to it.
+    pub(crate) rtt: Duration,
+}
+
+/// Tells the paths task who may call in the local network, whenever our announcement or our
+/// contacts change.
+pub(crate) async fn expect_nearby(net: Arc<Net>) {
+    let mut nonce = net.nonce.subscribe();
+    let mut contacts = net.board.grants.subscribe();
+    loop {
+        let announced = *nonce.borrow_and_update();
+        contacts.mark_unchanged();
+        if let Some(nonce) = announced
+            && let Ok(callers) = net.store.run(move |m, cx| m.nearby_callers(cx, nonce)).await
+        {
+            net.paths.command(Command::Callers(callers));
+        }
+        tokio::select! {
+            Ok(()) = nonce.changed() => {}
+            Ok(()) = contacts.changed() => {}
+        }
+    }
+}
+
+/// A contact has knocked. A knock beyond [`MAX_KNOCKS`](super::MAX_KNOCKS) at once is dropped:
+/// neither a peer nor a contact sets the pace.
+pub(crate) fn take_knock(net: &Arc<Net>, knocked: Knocked) {
     if let Ok(permit) = Arc::clone(&net.knocks).try_acquire_owned() {
         let net_of_task = Arc::clone(net);
         net.spawn(async move {
-            answer_knock(net_of_task, capability, observed, card).await;
+            let line = answer_knock(&net_of_task, knocked).await;
             drop(permit);
+            if let Some(line) = line {
+                hold(line).await;
+            }
         });
     }
 }
 
-async fn answer_knock(
-    net: Arc<Net>,
-    capability: CapabilityId,
-    observed: SocketAddr,
-    card: Vec<u8>,
-) {
-    let caller = net
-        .store
-        .run(move |m, cx| {
-            let Some(row) = m.contact_by_capability(cx, &capability)? else { return Ok(None) };
-            let allowed = m.allows_direct(cx, &row.fp)?;
-            Ok::<_, StoreError>(allowed.then_some((row.fp, row.cap_mine)))
-        })
-        .await;
-    let Ok(Some((caller, secret))) = caller else { return };
-    let key = ReachCapability::from_bytes(*secret).card_key();
-    let Ok(card) = open_card(&key, CardDirection::Caller, &card) else { return };
-    tokio::time::sleep(CALLEE_DELAY).await;
-    let lock = net.dial_lock(&caller);
-    let Ok(_one_at_a_time) = lock.try_lock() else { return };
-    if net.links.current(&caller).is_some() {
-        return;
-    }
-    let candidates = candidates_to_try(&card, Some(observed), &own_ips());
-    if let Some(connection) = net.race(&caller, candidates).await {
-        direct::adopt(&net, connection).await;
-    }
+/// Keeps a line for whoever called: she has this long to finish the handshake. After that, the
+/// connection holds the line, or nobody does.
+pub(crate) async fn hold(line: Arc<Line>) {
+    tokio::time::sleep(DEADLINE).await;
+    drop(line);
 }
 
-/// Adds our address as a peer sees it to our card, in place of the last candidate when it is full.
-pub(crate) fn add_reflexive(card: &mut Card, addr: SocketAddr) {
-    if card.candidates.iter().any(|c| c.addr == addr) {
-        return;
+/// The contact who holds a capability that we gave. Somebody whom we have asked is waited for a
+/// little: her answer and her first knock come together, and the answer takes a moment to read.
+async fn caller(net: &Net, capability: CapabilityId) -> Option<Caller> {
+    let mut events = net.board.subscribe();
+    let look = || net.store.run(move |m, cx| m.caller(cx, &capability));
+    let welcome = async {
+        loop {
+            match look().await.ok()? {
+                Calling::Welcome(caller) => return Some(caller),
+                Calling::Nobody => return None,
+                Calling::NotYet => {}
+            }
+            // Any event is a reason to look again, and so is having missed some.
+            let _ = events.recv().await;
+        }
+    };
+    tokio::time::timeout(ANSWER, welcome).await.ok().flatten()
+}
+
+/// Lets the caller in: opens a line for a new connection, or finds the line of the one that is
+/// there, and begins to look for paths. Returns a line that waits for its connection.
+async fn answer_knock(net: &Arc<Net>, knocked: Knocked) -> Option<Arc<Line>> {
+    let Caller { contact, ours, direct } = caller(net, knocked.capability).await?;
+    let key = ReachCapability::from_bytes(*ours).card_key();
+    let card = open_card(&key, CardDirection::Caller, &knocked.card).ok()?;
+    let round = card.round?;
+    let (line, is_new) = if knocked.datagrams.is_empty() {
+        (net.links.current(&contact)?.line, false)
+    } else {
+        (net.paths.line(contact, net.endpoint.open_route())?, true)
+    };
+    let relay = knocked.channel.map(|channel| RelayPath { via: knocked.via, channel });
+    net.paths
+        .start(Start {
+            line: Arc::downgrade(&line),
+            role: Side::Callee,
+            keys: PunchKeys::derive(&ours, &round, Side::Callee),
+            relay,
+            // A caller who hides shows no address at all.
+            remote: (direct && !knocked.observed.is_empty()).then_some((card, knocked.observed)),
+            relay_rtt: knocked.rtt,
+        })
+        .await;
+    for datagram in knocked.datagrams {
+        line.route.inject(datagram.into());
     }
-    card.candidates.truncate(MAX_CANDIDATES - 1);
-    card.candidates.push(Candidate { kind: CandidateKind::ServerReflexive, addr });
+    is_new.then_some(line)
 }

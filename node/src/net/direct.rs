@@ -1,4 +1,4 @@
-//! Direct connections: which one is used, and what arrives on them.
+//! Connections to contacts: which one is used, and what arrives on them.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -13,6 +13,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 
 use super::Net;
+use super::line::{Line, Link};
 use crate::channel::{Channel, IncomingChannel};
 use crate::core::Ingested;
 use crate::event::{EventKind, Path, Via};
@@ -36,14 +37,14 @@ const AT_ONCE: Duration = Duration::from_secs(2);
 /// Connections to one contact at a time. Both sides may dial, and two may be on their way out.
 const MAX_CONNECTIONS: usize = 4;
 
-/// The direct connection in use for each contact.
+/// The connection in use for each contact.
 #[derive(Default)]
 pub(crate) struct Links {
     map: Mutex<HashMap<Fingerprint, Slot>>,
 }
 
 struct Slot {
-    current: watch::Sender<Option<NodeConnection>>,
+    current: watch::Sender<Option<Link>>,
     /// Connections that are served, in use or not.
     served: usize,
     /// When the one in use was put in use.
@@ -58,27 +59,27 @@ impl Default for Slot {
 
 impl Links {
     /// The connection in use, if one lives.
-    pub(crate) fn current(&self, contact: &Fingerprint) -> Option<NodeConnection> {
+    pub(crate) fn current(&self, contact: &Fingerprint) -> Option<Link> {
         let map = self.lock();
         let current = map.get(contact)?.current.borrow().clone();
-        current.filter(|c| c.close_reason().is_none())
+        current.filter(Link::is_open)
     }
 
     /// Follows the connection in use.
-    pub(crate) fn watch(&self, contact: &Fingerprint) -> watch::Receiver<Option<NodeConnection>> {
+    pub(crate) fn watch(&self, contact: &Fingerprint) -> watch::Receiver<Option<Link>> {
         self.lock().entry(*contact).or_default().current.subscribe()
     }
 
     /// Ends the connection to a contact that may no longer have one.
     pub(crate) fn disconnect(&self, contact: &Fingerprint) {
-        if let Some(connection) = self.current(contact) {
-            connection.close(CloseCode::NotWelcome);
+        if let Some(link) = self.current(contact) {
+            link.close(CloseCode::NotWelcome);
         }
     }
 
-    /// How many contacts are connected.
-    pub(crate) fn count(&self) -> usize {
-        self.lock().values().filter(|slot| slot.current.borrow().is_some()).count()
+    /// The connections in use.
+    pub(crate) fn all(&self) -> Vec<Link> {
+        self.lock().values().filter_map(|slot| slot.current.borrow().clone()).collect()
     }
 
     /// Puts a connection in use, or not; returns the one that is not in use any more.
@@ -86,16 +87,16 @@ impl Links {
     /// When both sides dial at once there are two. Both sides keep the one that the smaller
     /// fingerprint dialled. One that comes [later](AT_ONCE) takes the place of any: who dials again
     /// has lost the other, which may take this side a minute to notice.
-    fn offer(&self, ours: &Fingerprint, new: &NodeConnection) -> Offer {
-        let theirs = new.fingerprint();
-        let rank = |c: &NodeConnection| c.dialed() == (*ours < theirs);
+    fn offer(&self, ours: &Fingerprint, new: &Link) -> Offer {
+        let theirs = new.line.contact;
+        let rank = |c: &Link| c.connection.dialed() == (*ours < theirs);
         let mut map = self.lock();
         let slot = map.entry(theirs).or_default();
         if slot.served >= MAX_CONNECTIONS {
             return Offer::TooMany;
         }
         slot.served += 1;
-        let old = slot.current.borrow().clone().filter(|c| c.close_reason().is_none());
+        let old = slot.current.borrow().clone().filter(Link::is_open);
         match old {
             Some(old) if rank(&old) && !rank(new) && slot.since.elapsed() < AT_ONCE => {
                 Offer::KeepsOld
@@ -109,12 +110,12 @@ impl Links {
     }
 
     /// Takes a connection that ended out of use and out of the count. Returns whether it was in use.
-    fn remove(&self, connection: &NodeConnection) -> bool {
+    fn remove(&self, link: &Link) -> bool {
         let mut map = self.lock();
-        let Some(slot) = map.get_mut(&connection.fingerprint()) else { return false };
+        let Some(slot) = map.get_mut(&link.line.contact) else { return false };
         slot.served -= 1;
         slot.current.send_if_modified(|current| {
-            let same = current.as_ref().is_some_and(|c| c.stable_id() == connection.stable_id());
+            let same = current.as_ref().is_some_and(|c| c.id() == link.id());
             if same {
                 *current = None;
             }
@@ -128,52 +129,60 @@ impl Links {
 }
 
 enum Offer {
-    Taken(Option<NodeConnection>),
+    Taken(Option<Link>),
     KeepsOld,
     TooMany,
 }
 
 /// Takes a connection whose other end has proved its fingerprint, if that contact may have one.
-pub(crate) async fn adopt(net: &Arc<Net>, connection: NodeConnection) {
+pub(crate) async fn adopt(net: &Arc<Net>, connection: NodeConnection, line: Arc<Line>) {
     let contact = connection.fingerprint();
-    let allowed = net.store.run(move |m, cx| m.allows_direct(cx, &contact)).await;
+    if contact != line.contact {
+        connection.close(CloseCode::NotWelcome);
+        return;
+    }
+    let allowed = net.store.run(move |m, cx| m.allows_link(cx, &contact)).await;
     if !allowed.unwrap_or(false) {
         connection.close(CloseCode::NotWelcome);
         return;
     }
-    match net.links.offer(&net.identity.fingerprint(), &connection) {
+    let link = Link { connection, line };
+    match net.links.offer(&net.identity.fingerprint(), &link) {
         Offer::Taken(old) => {
-            let path = Path::Direct { addr: connection.remote_addr(), rtt: connection.rtt() };
             if let Some(old) = old {
                 net.spawn(retire(old));
-            } else {
+            }
+            let path = link.path();
+            if link.line.is_news(&path) {
                 net.board.tell(EventKind::Path { contact, path });
             }
             net.board.wake([contact]);
         }
-        Offer::KeepsOld => net.spawn(retire(connection.clone())),
+        Offer::KeepsOld => net.spawn(retire(link.clone())),
         Offer::TooMany => {
-            connection.close(CloseCode::Busy);
+            link.close(CloseCode::Busy);
             return;
         }
     }
-    net.spawn(serve(Arc::clone(net), connection));
+    net.spawn(serve(Arc::clone(net), link));
 }
 
 /// Lets a connection that is not used any more run dry.
-async fn retire(connection: NodeConnection) {
-    let _ = tokio::time::timeout(GRACE, connection.closed()).await;
-    connection.close(CloseCode::Superseded);
+async fn retire(link: Link) {
+    let _ = tokio::time::timeout(GRACE, link.connection.closed()).await;
+    link.close(CloseCode::Superseded);
 }
 
 /// Serves what arrives on a connection until it ends.
-async fn serve(net: Arc<Net>, connection: NodeConnection) {
-    let contact = connection.fingerprint();
+async fn serve(net: Arc<Net>, link: Link) {
+    let (contact, connection) = (link.line.contact, &link.connection);
     let streams = async {
         loop {
             tokio::select! {
                 stream = connection.accept_uni() => match stream {
-                    Ok(stream) => net.spawn(read_messages(Arc::clone(&net), contact, stream)),
+                    Ok(stream) => {
+                        net.spawn(read_messages(Arc::clone(&net), link.clone(), stream));
+                    }
                     Err(_) => return,
                 },
                 stream = connection.accept_bi() => match stream {
@@ -185,15 +194,15 @@ async fn serve(net: Arc<Net>, connection: NodeConnection) {
     };
     streams.await;
     let why = connection.closed().await;
-    tracing::debug!(reason = %why, "A direct connection ended");
-    if net.links.remove(&connection) {
+    tracing::debug!(reason = %why, "A connection ended");
+    if net.links.remove(&link) {
         net.board.tell(EventKind::Path { contact, path: Path::Mailbox });
         net.board.wake([contact]);
     }
 }
 
 /// Reads a message stream: frames go to the store in batches.
-async fn read_messages(net: Arc<Net>, contact: Fingerprint, mut stream: RecvStream) {
+async fn read_messages(net: Arc<Net>, link: Link, mut stream: RecvStream) {
     let (frames, mut queue) = mpsc::channel(QUEUE);
     let read = async move {
         let mut kind = [0];
@@ -218,7 +227,8 @@ async fn read_messages(net: Arc<Net>, contact: Fingerprint, mut stream: RecvStre
         let mut batch = Vec::with_capacity(MAX_BATCH);
         while queue.recv_many(&mut batch, MAX_BATCH).await > 0 {
             let frames = std::mem::take(&mut batch);
-            match net.store.run(move |m, cx| take_frames(m, cx, &contact, frames)).await {
+            let (contact, via) = (link.line.contact, link.via());
+            match net.store.run(move |m, cx| take_frames(m, cx, &contact, via, frames)).await {
                 Ok(ingested) => net.after_ingest(&ingested),
                 // Nothing was acknowledged: the sender keeps it and sends it again.
                 Err(e) => tracing::error!(error = %e, "Messages could not be stored"),
@@ -232,13 +242,14 @@ fn take_frames(
     m: &mut crate::core::Messenger,
     cx: &mut crate::core::Context<'_>,
     contact: &Fingerprint,
+    via: Via,
     frames: Vec<NodeFrame>,
 ) -> Result<Ingested, StoreError> {
     let mut arrivals = Vec::with_capacity(frames.len());
     for frame in frames {
         match frame {
-            NodeFrame::Inner(bytes) => arrivals.extend(m.open_frame(contact, &bytes)),
-            NodeFrame::Ack(ack) => m.take_ack(cx, contact, ack, Via::Direct)?,
+            NodeFrame::Inner(bytes) => arrivals.extend(m.open_frame(contact, via, &bytes)),
+            NodeFrame::Ack(ack) => m.take_ack(cx, contact, ack, via)?,
         }
     }
     m.ingest(cx, arrivals)

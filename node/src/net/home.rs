@@ -4,15 +4,16 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use halloo_identity::PeerHost;
-use halloo_transport::{CloseCode, PeerConnection, PushError, Show};
+use halloo_transport::{CloseCode, PeerConnection, PushError};
 use halloo_wire::SessionId;
 use halloo_wire::limits::{MAX_ACK_IDS, MAX_GRANT};
-use halloo_wire::peer::{Call, PeerError, Push, Register, Request, Response, Waiting};
+use halloo_wire::peer::{Attested, Call, PeerError, Push, Register, Request, Response, Waiting};
 use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 
-use super::post::{OfficeError, Welcome};
-use super::{Net, dial};
+use super::dial::{self, Knocked};
+use super::post::{Connected, OfficeError};
+use super::{Net, Seen};
 use crate::core::Arrival;
 use crate::event::EventKind;
 use crate::random;
@@ -27,6 +28,8 @@ const FIRST_RETRY: Duration = Duration::from_millis(250);
 const LAST_RETRY: Duration = Duration::from_secs(60);
 /// A registration that held for this long was a sound one: the waits begin at the first again.
 const STEADY: Duration = Duration::from_secs(10);
+/// What a peer is given to answer after this machine's network has changed.
+const STILL_THERE: Duration = Duration::from_millis(1500);
 /// How often the bundle's age is looked at.
 const UPKEEP: Duration = Duration::from_secs(3600);
 
@@ -91,18 +94,50 @@ impl Home<'_> {
                 Ok::<_, StoreError>(ours.and_then(|h| h.key))
             })
             .await?;
-        let (connection, welcome) = self.net.connect(self.peer, hint, Show::Device).await?;
+        let card = self.net.card();
+        let (counter, mut grants) = self
+            .net
+            .store
+            .run(move |m, cx| Ok::<_, StoreError>((m.register(cx)?, m.grants(cx, &card)?)))
+            .await?;
+        let mut granted = self.net.board.grants.subscribe();
+        if grants.len() <= MAX_GRANT {
+            granted.mark_unchanged();
+        } else {
+            // The rest follows.
+            grants.truncate(MAX_GRANT);
+            granted.mark_changed();
+        }
+        let mut attest = self.net.probing.attest.subscribe();
+        attest.mark_changed();
+        let register =
+            Register { device: self.net.identity.device_id(), counter, instance: None, grants };
+        let connected = self.net.connect(self.peer, hint, Some(register)).await?;
+        self.net.probing.met(self.peer, &connected);
+        let Connected { connection, welcome, tunnel, registered } = connected;
+        let registered = match registered {
+            Some(Ok(registered)) => registered,
+            Some(Err(e)) => return Err(Ended::Refused(e)),
+            None => return Err(Ended::Lost("it did not answer the registration".into())),
+        };
+        let seen = Seen { addr: welcome.observed, by_tunnel: tunnel.is_some() };
         let session = Session { net: self.net, connection };
-        let mut grants = self.net.board.grants.subscribe();
-        let id = session.register(welcome).await?;
+        let id = registered.session;
         let (envelopes, queue) = mpsc::channel(QUEUE);
         let served = async {
-            session.fetch(id, &envelopes).await?;
+            let has = registered.bundle_seq.map(|seq| (seq, registered.one_time_keys_left));
+            // What others need to write to us, and what they have written.
+            tokio::try_join!(
+                session.publish(id, has),
+                session.revoke(id),
+                session.fetch(id, &envelopes)
+            )?;
             self.net.observed.send_modify(|o| {
-                o.insert(self.peer.clone(), welcome.observed);
+                o.insert(self.peer.clone(), seen);
             });
             self.net.board.tell(EventKind::Online { peer: self.peer.clone() });
-            session.serve(id, &envelopes, &mut grants).await
+            self.net.spawn(Arc::clone(self.net).warm_up());
+            session.serve(id, &envelopes, &mut granted, &mut attest).await
         };
         // The queue is served beside the fetching, which waits for it when it is full.
         tokio::select! {
@@ -118,23 +153,6 @@ struct Session<'a> {
 }
 
 impl Session<'_> {
-    async fn register(&self, welcome: Welcome) -> Result<SessionId, Ended> {
-        let counter = self.net.store.run(|m, cx| m.register(cx)).await?;
-        let call = Call::Register(Register {
-            device: self.net.identity.device_id(),
-            counter,
-            instance: welcome.instance,
-        });
-        let registered = match self.ask(None, call).await? {
-            Response::Registered(registered) => registered,
-            other => return Err(unexpected(&other)),
-        };
-        let has = registered.bundle_seq.map(|seq| (seq, registered.one_time_keys_left));
-        self.publish(registered.session, has).await?;
-        self.grant(registered.session, Some(welcome)).await?;
-        Ok(registered.session)
-    }
-
     async fn publish(&self, session: SessionId, has: Option<(u64, u16)>) -> Result<(), Ended> {
         let publication = self.net.store.run(move |m, cx| m.publication(cx, has)).await?;
         if let Some(publication) = publication {
@@ -144,19 +162,17 @@ impl Session<'_> {
     }
 
     /// Brings the peer's list of capabilities up to date.
-    async fn grant(&self, session: SessionId, welcome: Option<Welcome>) -> Result<(), Ended> {
-        let mut card = self.net.card();
-        if let Some(welcome) = welcome {
-            dial::add_reflexive(&mut card, welcome.observed);
-        }
-        let (grants, gone) = self
-            .net
-            .store
-            .run(move |m, cx| Ok::<_, StoreError>((m.grants(cx, &card)?, m.revoked(cx)?)))
-            .await?;
+    async fn grant(&self, session: SessionId) -> Result<(), Ended> {
+        let card = self.net.card();
+        let grants = self.net.store.run(move |m, cx| m.grants(cx, &card)).await?;
         for some in grants.chunks(MAX_GRANT) {
             self.tell(session, Call::Grant(some.to_vec())).await?;
         }
+        self.revoke(session).await
+    }
+
+    async fn revoke(&self, session: SessionId) -> Result<(), Ended> {
+        let gone = self.net.store.run(|m, cx| m.revoked(cx)).await?;
         for some in gone.chunks(MAX_GRANT) {
             self.tell(session, Call::Revoke(some.to_vec())).await?;
         }
@@ -196,17 +212,24 @@ impl Session<'_> {
         session: SessionId,
         envelopes: &mpsc::Sender<Waiting>,
         grants: &mut watch::Receiver<u64>,
+        attest: &mut watch::Receiver<Vec<Attested>>,
     ) -> Result<std::convert::Infallible, Ended> {
         let mut upkeep = tokio::time::interval(UPKEEP);
         upkeep.reset();
+        let mut network = self.net.network.subscribe();
         loop {
             tokio::select! {
                 push = self.connection.next_push() => match push {
                     Ok(Push::Envelope(waiting)) => {
                         let _ = envelopes.send(waiting).await;
                     }
-                    Ok(Push::Knock { capability, observed, card }) => {
-                        dial::take_knock(self.net, capability, observed, card);
+                    Ok(Push::Knock { capability, observed, card, channel, datagrams }) => {
+                        let via = self.connection.remote_addr();
+                        let rtt = self.connection.rtt();
+                        let knocked = Knocked {
+                            capability, observed, card, channel, datagrams, via, rtt,
+                        };
+                        dial::take_knock(self.net, knocked);
                     }
                     Ok(Push::Superseded) => {
                         self.connection.close(CloseCode::Superseded);
@@ -220,8 +243,22 @@ impl Session<'_> {
                     Err(PushError::Connect(e)) => return Err(Ended::Lost(e.to_string())),
                     Err(e) => tracing::debug!(reason = %e, "A push is not one"),
                 },
+                Ok(()) = attest.changed() => {
+                    let more = attest.borrow_and_update().clone();
+                    if !more.is_empty() {
+                        self.tell(session, Call::Attest(more)).await?;
+                    }
+                }
                 // The sender lives as long as the node.
-                Ok(()) = grants.changed() => self.grant(session, None).await?,
+                Ok(()) = grants.changed() => self.grant(session).await?,
+                // The peer learns where we are now, or we learn that it is out of reach.
+                Ok(()) = network.changed() => {
+                    let more = self.net.probing.attest.borrow().clone();
+                    let told = self.tell(session, Call::Attest(more));
+                    let in_time = tokio::time::timeout(STILL_THERE, told).await;
+                    in_time.map_err(|_| Ended::Lost("the network has changed".into()))??;
+                    self.net.spawn(Arc::clone(self.net).warm_up());
+                }
                 _ = upkeep.tick() => {
                     let published = self.net.store.run(|m, cx| m.published(cx)).await?;
                     self.publish(session, published).await?;

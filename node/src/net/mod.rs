@@ -5,8 +5,10 @@
 //! |---|---|---|
 //! | [`home`] | rendezvous peer of ours | registers, publishes, receives envelopes and knocks |
 //! | [`courier`] | contact with something to send | direct connection first, the contact's peer beside it |
-//! | [`direct`] | direct connection | reads messages, channels and pings |
-//! | accept loop | node | takes direct connections |
+//! | [`direct`] | connection to a contact | reads messages, channels and pings |
+//! | [`paths`] | node | finds direct paths, and moves connections between them and the relay |
+//! | [`probing`] | node | finds out how this node's network treats UDP |
+//! | accept loop | node | takes connections of contacts |
 //!
 //! Every task belongs to a tracker and ends when the node's token is cancelled.
 
@@ -14,7 +16,13 @@ pub(crate) mod courier;
 pub(crate) mod dial;
 pub(crate) mod direct;
 pub(crate) mod home;
+mod interfaces;
+mod lan;
+pub(crate) mod line;
+pub(crate) mod paths;
+mod portmap;
 pub(crate) mod post;
+pub(crate) mod probing;
 pub(crate) mod switchboard;
 
 use std::collections::HashMap;
@@ -22,6 +30,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use halloo_identity::{Fingerprint, Identity, PeerHost};
+use halloo_transport::Strangers;
 use halloo_transport::{Accepted, Endpoint};
 use halloo_wire::candidate::{Candidate, CandidateKind, Card};
 use halloo_wire::limits::MAX_CANDIDATES;
@@ -33,7 +42,11 @@ use crate::channel::IncomingChannel;
 use crate::store::Store;
 
 use direct::Links;
+use halloo_wire::RoundId;
+use lan::Neighbour;
+use paths::Paths;
 use post::Post;
+use probing::Probing;
 use switchboard::Switchboard;
 
 /// Channels that wait to be accepted by the program; more are refused.
@@ -50,13 +63,31 @@ pub(crate) struct Net {
     pub(crate) board: Arc<Switchboard>,
     pub(crate) links: Links,
     pub(crate) post: Post,
+    pub(crate) paths: Paths,
+    pub(crate) probing: Probing,
     pub(crate) tasks: TaskTracker,
     pub(crate) stop: CancellationToken,
     pub(crate) channels: mpsc::Sender<IncomingChannel>,
-    /// Our address as each of our peers sees it; a peer is in here while we are registered there.
-    pub(crate) observed: watch::Sender<HashMap<PeerHost, SocketAddr>>,
+    /// How each of our peers sees us; a peer is in here while we are registered there.
+    pub(crate) observed: watch::Sender<HashMap<PeerHost, Seen>>,
     pub(crate) knocks: Arc<Semaphore>,
+    own_peers: Vec<PeerHost>,
+    /// What our announcement in the local network carries.
+    nonce: watch::Sender<Option<RoundId>>,
+    /// Nodes in the local network; contacts may be among them.
+    neighbours: watch::Sender<Vec<Neighbour>>,
+    /// Counts the times that this machine's addresses changed.
+    pub(crate) network: watch::Sender<u64>,
     dials: Mutex<HashMap<Fingerprint, Arc<tokio::sync::Mutex<()>>>>,
+}
+
+/// How a peer of ours sees us.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Seen {
+    /// Our address.
+    pub(crate) addr: SocketAddr,
+    /// Whether the connection runs through a tunnel.
+    pub(crate) by_tunnel: bool,
 }
 
 impl Net {
@@ -66,6 +97,7 @@ impl Net {
         store: Store,
         board: Arc<Switchboard>,
         channels: mpsc::Sender<IncomingChannel>,
+        own_peers: Vec<PeerHost>,
     ) -> Self {
         Self {
             identity,
@@ -74,21 +106,32 @@ impl Net {
             board,
             links: Links::default(),
             post: Post::default(),
+            paths: Paths::new(),
+            probing: Probing::default(),
             tasks: TaskTracker::new(),
             stop: CancellationToken::new(),
             channels,
             observed: watch::Sender::new(HashMap::new()),
             knocks: Arc::new(Semaphore::new(MAX_KNOCKS)),
+            own_peers,
+            nonce: watch::Sender::new(None),
+            neighbours: watch::Sender::new(Vec::new()),
+            network: watch::Sender::new(0),
             dials: Mutex::default(),
         }
     }
 
     /// Starts the tasks that a node always has.
-    pub(crate) fn start(self: &Arc<Self>, peers: Vec<PeerHost>) {
-        for peer in peers {
-            self.spawn(home::run(Arc::clone(self), peer));
+    pub(crate) fn start(self: &Arc<Self>) {
+        for peer in &self.own_peers {
+            self.spawn(home::run(Arc::clone(self), peer.clone()));
         }
+        // Whoever calls has knocked before: its line is there.
+        self.endpoint.set_strangers(Strangers::Refuse);
         self.spawn(accept_loop(Arc::clone(self)));
+        self.spawn(paths::run(Arc::clone(self)));
+        self.spawn(probing::run(Arc::clone(self)));
+        self.spawn(dial::expect_nearby(Arc::clone(self)));
         self.spawn(dispatch_loop(Arc::clone(self)));
     }
 
@@ -102,33 +145,54 @@ impl Net {
 
     /// Our addresses, for contacts that may know them.
     pub(crate) fn card(&self) -> Card {
-        let port = self.endpoint.local_addr().map_or(0, |a| a.port());
+        let local = self.paths.local();
         let bound = self.endpoint.local_addr().ok().map(|a| a.ip());
-        let reflexive: Vec<SocketAddr> = self.observed.borrow().values().copied().collect();
-        // Another program on this machine can use a loopback address; nobody else can.
-        let loopback = reflexive.iter().any(|a| a.ip().is_loopback());
         let mut candidates: Vec<Candidate> = Vec::new();
         let mut add = |kind, addr: SocketAddr| {
             if addr.port() != 0 && !candidates.iter().any(|c: &Candidate| c.addr == addr) {
                 candidates.push(Candidate { kind, addr });
             }
         };
-        for addr in reflexive {
+        if let Some(addr) = self.paths.mapped() {
+            add(CandidateKind::Mapped, addr);
+        }
+        for addr in local.observed {
             add(CandidateKind::ServerReflexive, addr);
         }
-        for ip in own_ips() {
-            let bound_here = bound.is_none_or(|b| b.is_unspecified() || b == ip);
-            if bound_here && (loopback || !ip.is_loopback()) {
-                add(CandidateKind::Host, SocketAddr::new(ip, port));
+        for ip in local.ips {
+            if bound.is_none_or(|b| b.is_unspecified() || b == ip) {
+                add(CandidateKind::Host, SocketAddr::new(ip, local.port));
             }
         }
         candidates.truncate(MAX_CANDIDATES);
         candidates.sort();
-        Card { candidates, ..Card::default() }
+        Card {
+            round: None,
+            verdict: local.verdict,
+            local_port: local.port,
+            birthday: local.birthday,
+            candidates,
+        }
+    }
+
+    /// This machine's addresses have changed: connections may be dead without knowing it yet.
+    fn network_changed(&self) {
+        self.look_after_home();
+        self.post.forget_all();
+    }
+
+    /// Makes sure that our own peer is still there.
+    pub(crate) fn look_after_home(&self) {
+        self.network.send_modify(|n| *n += 1);
+    }
+
+    /// Whether a peer serves this node.
+    pub(crate) fn is_own_peer(&self, peer: &PeerHost) -> bool {
+        self.own_peers.contains(peer)
     }
 
     /// One dial at a time for each contact.
-    fn dial_lock(&self, contact: &Fingerprint) -> Arc<tokio::sync::Mutex<()>> {
+    pub(crate) fn dial_lock(&self, contact: &Fingerprint) -> Arc<tokio::sync::Mutex<()>> {
         let mut dials = self.dials.lock().unwrap_or_else(PoisonError::into_inner);
         dials.retain(|_, lock| Arc::strong_count(lock) > 1);
         Arc::clone(dials.entry(*contact).or_default())
@@ -143,12 +207,18 @@ pub(crate) fn own_ips() -> Vec<IpAddr> {
 
 async fn accept_loop(net: Arc<Net>) {
     while let Some(incoming) = net.endpoint.accept().await {
+        let Some(line) = net.paths.find(&incoming.remote_addr()) else {
+            incoming.refuse();
+            continue;
+        };
         let net_of_task = Arc::clone(&net);
         net.spawn(async move {
             match incoming.handshake().await {
-                Ok(Accepted::Node(connection)) => direct::adopt(&net_of_task, connection).await,
+                Ok(Accepted::Node(connection)) => {
+                    direct::adopt(&net_of_task, connection, line).await;
+                }
                 Ok(Accepted::PeerClient(_)) => {}
-                Err(e) => tracing::debug!(reason = %e, "A direct connection was not made"),
+                Err(e) => tracing::debug!(reason = %e, "A connection was not made"),
             }
         });
     }

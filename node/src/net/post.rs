@@ -3,13 +3,16 @@
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 
 use halloo_identity::{PeerFingerprint, PeerHost};
-use halloo_transport::{ConnectError, PeerConnection, PeerTrust, PushError, Show};
+use halloo_transport::websocket::{self, TunnelError, WebSocketTunnel};
+use halloo_transport::{CloseCode, ConnectError, PeerConnection, PeerTrust, PushError, Show};
 use halloo_wire::InstanceId;
-use halloo_wire::peer::{Call, Push, Request, Response};
+use halloo_wire::peer::{Call, PeerError, Push, Register, Registered, Request, Response};
+use tokio::task::JoinSet;
 use tokio::time::Instant;
 
 use super::Net;
@@ -20,6 +23,12 @@ use crate::store::StoreError;
 /// Time in which a peer has to say its first word after the handshake.
 const WELCOME_DEADLINE: Duration = Duration::from_secs(5);
 
+/// Peers of contacts that are connected to before they are needed.
+const MAX_WARM: usize = 16;
+/// What UDP is given before TCP is tried too: a round trip within a continent, with the handshake.
+const HEAD_START: Duration = Duration::from_millis(100);
+/// What a peer is given to answer: many round trips, and a few losses.
+const ANSWER_DEADLINE: Duration = Duration::from_secs(3);
 /// A connection that ends before this was no sound one.
 const STEADY: Duration = Duration::from_secs(10);
 /// How long who waits for a peer lets it be after such a connection.
@@ -29,14 +38,19 @@ const AFTER_SHORT: Duration = Duration::from_secs(1);
 #[derive(Default)]
 pub(crate) struct Post {
     offices: Mutex<HashMap<PeerHost, Arc<tokio::sync::Mutex<Option<Office>>>>>,
+    tunnels: Mutex<HashMap<PeerHost, Arc<tokio::sync::Mutex<Weak<WebSocketTunnel>>>>>,
+    /// Whether a tunnel was faster than UDP the last time.
+    pub(crate) udp_blocked: AtomicBool,
 }
 
 /// A connection to a peer that has said its first word.
 #[derive(Clone)]
 pub(crate) struct Office {
+    pub(crate) peer: PeerHost,
     pub(crate) connection: PeerConnection,
     /// The run of the peer.
     pub(crate) instance: InstanceId,
+    _tunnel: Option<Arc<WebSocketTunnel>>,
 }
 
 /// Why a peer cannot be talked to.
@@ -47,7 +61,9 @@ pub(crate) enum OfficeError {
     #[error("its key has changed")]
     KeyChanged { peer: PeerHost, expected: PeerFingerprint, found: PeerFingerprint },
     #[error("{0}")]
-    Connect(ConnectError),
+    Connect(#[from] ConnectError),
+    #[error("{0}")]
+    Tunnel(TunnelError),
     #[error("it did not begin to talk")]
     NoWelcome,
     #[error(transparent)]
@@ -55,10 +71,26 @@ pub(crate) enum OfficeError {
 }
 
 impl Office {
-    /// Asks the peer something without showing a session.
+    /// Asks the peer something without showing a session. A peer that does not answer in time is
+    /// connected to anew: the network may have changed without a word.
     pub(crate) async fn ask(&self, call: Call) -> Result<Response, String> {
         let request = Request { session: None, call };
-        self.connection.request(&request).await.map_err(|e| e.to_string())
+        match tokio::time::timeout(ANSWER_DEADLINE, self.connection.request(&request)).await {
+            Ok(answer) => answer.map_err(|e| e.to_string()),
+            Err(_) => {
+                self.connection.close(CloseCode::Done);
+                Err("no answer in time".into())
+            }
+        }
+    }
+}
+
+impl Post {
+    /// Forgets all connections, which end when nobody uses them any more. The next to the same
+    /// peer begins with early data.
+    pub(crate) fn forget_all(&self) {
+        self.offices.lock().unwrap_or_else(PoisonError::into_inner).clear();
+        self.udp_blocked.store(false, Ordering::Relaxed);
     }
 }
 
@@ -79,36 +111,132 @@ impl Net {
         if let Some(office) = slot.as_ref().filter(|o| o.connection.close_reason().is_none()) {
             return Ok(office.clone());
         }
-        let (connection, welcome) = self.connect(peer, hint, Show::Nothing).await?;
-        let office = Office { connection, instance: welcome.instance };
+        let connected = self.connect(peer, hint, None).await?;
+        self.probing.met(peer, &connected);
+        let Connected { connection, welcome, tunnel, .. } = connected;
+        let office =
+            Office { peer: peer.clone(), connection, instance: welcome.instance, _tunnel: tunnel };
         *slot = Some(office.clone());
         self.spawn(watch(Arc::clone(self), office.connection.clone()));
         Ok(office)
     }
 
-    /// Connects to a peer, remembers its key, and waits for its first word.
+    /// Connects to the peers of contacts before there is something to leave there, so that the
+    /// first message takes one way and no handshake.
+    pub(crate) async fn warm_up(self: Arc<Self>) {
+        let contacts = self.store.run(|m, cx| {
+            let mut peers = Vec::new();
+            for contact in cx.db.contacts()? {
+                if m.allows_link(cx, &contact.fp)?
+                    && let Some(mail) = m.mail(cx, &contact.fp)?
+                    && let Some(first) = mail.peers.into_iter().next()
+                    && !peers.iter().any(|(known, _)| *known == first.0)
+                    && peers.len() < MAX_WARM
+                {
+                    peers.push(first);
+                }
+            }
+            Ok::<_, StoreError>(peers)
+        });
+        let mut connecting = JoinSet::new();
+        for (peer, key) in contacts.await.unwrap_or_default() {
+            let net = Arc::clone(&self);
+            connecting.spawn(async move {
+                if let Err(e) = net.office(&peer, key).await {
+                    tracing::debug!(reason = %e, "A contact's peer cannot be reached");
+                }
+            });
+        }
+        while connecting.join_next().await.is_some() {}
+    }
+
+    /// Connects to a peer over UDP or, where that is blocked, through a tunnel; remembers its key,
+    /// and waits for its first word. Registers in the same breath, when that is wanted.
     pub(crate) async fn connect(
         self: &Arc<Self>,
         peer: &PeerHost,
         hint: Option<PeerFingerprint>,
-        show: Show,
-    ) -> Result<(PeerConnection, Welcome), OfficeError> {
+        register: Option<Register>,
+    ) -> Result<Connected, OfficeError> {
         let of = peer.clone();
         let pinned = self.store.run(move |_, cx| cx.db.pin(&of)).await?.or(hint);
         let trust = pinned.map_or(PeerTrust::FirstUse, PeerTrust::Pinned);
         let mut last = OfficeError::NoSuchHost(peer.clone());
         for addr in resolve(peer).await {
-            match self.endpoint.connect_peer(addr, trust, show).await {
-                Ok(connection) => {
-                    let welcome = first_word(&connection).await.map_err(|e| self.told(peer, e))?;
-                    let (of, key) = (peer.clone(), connection.peer_fingerprint());
+            match self.race(peer, addr, trust, register.as_ref()).await {
+                Ok(connected) => {
+                    let (of, key) = (peer.clone(), connected.connection.peer_fingerprint());
                     self.store.run(move |_, cx| cx.db.add_pin(&of, &key)).await?;
-                    return Ok((connection, welcome));
+                    return Ok(connected);
                 }
-                Err(e) => last = OfficeError::Connect(e),
+                Err(e) => last = e,
             }
         }
         Err(self.told(peer, last))
+    }
+
+    /// Tries UDP and, a moment later, a tunnel: whichever talks first is used. Where the tunnel won
+    /// the last time, both begin at once.
+    async fn race(
+        &self,
+        peer: &PeerHost,
+        addr: SocketAddr,
+        trust: PeerTrust,
+        register: Option<&Register>,
+    ) -> Result<Connected, OfficeError> {
+        let show = if register.is_some() { Show::Device } else { Show::Nothing };
+        let udp = async {
+            let connection = self.endpoint.connect_peer(addr, trust, show).await?;
+            Connected::greet(connection, None, register).await
+        };
+        let tunnelled = async {
+            if !self.post.udp_blocked.load(Ordering::Relaxed) {
+                tokio::time::sleep(HEAD_START).await;
+            }
+            let tunnel = self.tunnel(peer, addr, trust).await?;
+            let connection = self.endpoint.connect_peer(tunnel.addr(), trust, show).await?;
+            Connected::greet(connection, Some(tunnel), register).await
+        };
+        tokio::pin!(udp, tunnelled);
+        let won = tokio::select! {
+            won = &mut udp => match won {
+                Ok(connected) => Ok(connected),
+                // A key that is not the pinned one is no reason to ask again by TCP.
+                Err(e @ OfficeError::Connect(ConnectError::PeerKeyChanged { .. })) => Err(e),
+                Err(e) => tunnelled.await.map_err(|_| e),
+            },
+            won = &mut tunnelled => match won {
+                Ok(connected) => Ok(connected),
+                Err(_) => udp.await,
+            },
+        };
+        if let Ok(connected) = &won {
+            self.post.udp_blocked.store(connected.tunnel.is_some(), Ordering::Relaxed);
+        }
+        won
+    }
+
+    /// A tunnel to a peer: one for all connections to it.
+    async fn tunnel(
+        &self,
+        peer: &PeerHost,
+        addr: SocketAddr,
+        trust: PeerTrust,
+    ) -> Result<Arc<WebSocketTunnel>, OfficeError> {
+        let slot = {
+            let mut tunnels = self.post.tunnels.lock().unwrap_or_else(PoisonError::into_inner);
+            Arc::clone(tunnels.entry(peer.clone()).or_default())
+        };
+        let mut slot = slot.lock().await;
+        if let Some(tunnel) = slot.upgrade()
+            && !tunnel.has_ended()
+        {
+            return Ok(tunnel);
+        }
+        let tunnel = websocket::connect(&self.endpoint, addr, peer.host(), trust).await;
+        let tunnel = Arc::new(tunnel.map_err(OfficeError::Tunnel)?);
+        *slot = Arc::downgrade(&tunnel);
+        Ok(tunnel)
     }
 
     /// Says loudly that a peer's key is another one.
@@ -127,22 +255,51 @@ impl Net {
 pub(crate) struct Welcome {
     pub(crate) instance: InstanceId,
     pub(crate) observed: SocketAddr,
+    /// Its second UDP port.
+    pub(crate) echo_port: Option<u16>,
 }
 
-async fn first_word(connection: &PeerConnection) -> Result<Welcome, OfficeError> {
-    let pushes = async {
-        loop {
-            match connection.next_push().await {
-                Ok(Push::Welcome { instance, observed }) => {
-                    return Ok(Welcome { instance, observed });
+/// A connection to a peer that has said its first word.
+pub(crate) struct Connected {
+    pub(crate) connection: PeerConnection,
+    pub(crate) welcome: Welcome,
+    /// What the connection runs through when it is not UDP. It has to live as long.
+    pub(crate) tunnel: Option<Arc<WebSocketTunnel>>,
+    /// What became of the registration, if it was wanted.
+    pub(crate) registered: Option<Result<Registered, PeerError>>,
+}
+
+impl Connected {
+    pub(crate) async fn greet(
+        connection: PeerConnection,
+        tunnel: Option<Arc<WebSocketTunnel>>,
+        register: Option<&Register>,
+    ) -> Result<Self, OfficeError> {
+        let pushes = async {
+            loop {
+                match connection.next_push().await {
+                    Ok(Push::Welcome { instance, observed, echo_port }) => {
+                        return Ok(Welcome { instance, observed, echo_port });
+                    }
+                    Ok(_) => {}
+                    Err(PushError::Connect(e)) => return Err(OfficeError::Connect(e)),
+                    Err(_) => return Err(OfficeError::NoWelcome),
                 }
-                Ok(_) => {}
-                Err(PushError::Connect(e)) => return Err(OfficeError::Connect(e)),
-                Err(_) => return Err(OfficeError::NoWelcome),
             }
-        }
-    };
-    tokio::time::timeout(WELCOME_DEADLINE, pushes).await.unwrap_or(Err(OfficeError::NoWelcome))
+        };
+        let welcome = tokio::time::timeout(WELCOME_DEADLINE, pushes);
+        let registered = async {
+            let call = Call::Register(register?.clone());
+            match connection.request(&Request { session: None, call }).await {
+                Ok(Response::Registered(registered)) => Some(Ok(registered)),
+                Ok(Response::Refused(e)) => Some(Err(e)),
+                Ok(_) | Err(_) => None,
+            }
+        };
+        let (welcome, registered) = tokio::join!(welcome, registered);
+        let welcome = welcome.unwrap_or(Err(OfficeError::NoWelcome))?;
+        Ok(Self { connection, welcome, tunnel, registered })
+    }
 }
 
 /// When a connection ends, the peer may have restarted and forgotten what was left there: everybody

@@ -13,8 +13,8 @@ use halloo_identity::PeerKey;
 use halloo_transport::{Accepted, CloseCode, Endpoint, EndpointRole, ServerConnection};
 use halloo_wire::envelope::Lane;
 use halloo_wire::peer::{
-    Call, Found, Knocked, Page, PeerError, Publication, Push, Receipt, Registered, Response,
-    Waiting,
+    Call, DropEnvelope, Found, Knock, KnockMessage, Knocked, Page, PeerError, Publication, Push,
+    Receipt, Registered, Response, Waiting,
 };
 use halloo_wire::{EnvelopeId, InstanceId, SessionId};
 use tokio::sync::watch;
@@ -265,8 +265,11 @@ impl Crook {
         self.0.connections.fetch_add(1, Ordering::SeqCst);
         self.0.open.lock().unwrap().push(Arc::clone(&client));
         if self.0.welcome.load(Ordering::SeqCst) {
-            let welcome =
-                Push::Welcome { instance: self.instance(), observed: client.remote_addr() };
+            let welcome = Push::Welcome {
+                instance: self.instance(),
+                observed: client.remote_addr(),
+                echo_port: None,
+            };
             let _ = client.push(&welcome).await;
         }
         if self.0.short.load(Ordering::SeqCst) && client.device().is_none() {
@@ -278,6 +281,7 @@ impl Crook {
         }
         while let Ok(request) = client.accept_request().await {
             let call = request.request.unwrap().call;
+            let (call, rode) = without_knock(call);
             *self.0.calls.lock().unwrap().entry(name(&call)).or_default() += 1;
             if let Call::Drop(envelope) = &call {
                 *self.0.drops.lock().unwrap().entry(envelope.to).or_default() += 1;
@@ -288,6 +292,7 @@ impl Crook {
                 Some(twist) => twist(&call, answer),
                 None => Answer::Say(answer),
             };
+            let answer = if rode { answer.into_knock() } else { answer };
             match answer {
                 Answer::Say(answer) => {
                     let _ = request.responder.send(&answer).await;
@@ -318,7 +323,7 @@ impl Crook {
         let me = shown.as_ref().map(|shown| shown.passport.fingerprint());
         let mut mine = me.and_then(|me| devices.get_mut(&me));
         let answer = match (call, &mut mine) {
-            (Call::Register(r), _) if r.instance != instance => {
+            (Call::Register(r), _) if r.instance.is_some_and(|meant| meant != instance) => {
                 Response::Refused(PeerError::InstanceChanged { instance })
             }
             (Call::Register(_), _) => {
@@ -353,7 +358,7 @@ impl Crook {
                 mine.acked.extend(ids);
                 Response::Done
             }
-            (Call::Grant(_) | Call::Revoke(_), Some(_)) => Response::Done,
+            (Call::Grant(_) | Call::Revoke(_) | Call::Attest(_), Some(_)) => Response::Done,
             (Call::LookUp(look_up), _) => match devices.get(&look_up.to).and_then(Device::found) {
                 Some(found) => Response::Found(found),
                 None => Response::Refused(PeerError::UnknownRecipient { instance }),
@@ -372,7 +377,7 @@ impl Crook {
                 }
                 None => Response::Refused(PeerError::UnknownRecipient { instance }),
             },
-            (Call::Knock(_), _) => Response::Knocked(Knocked { callee: None }),
+            (Call::Knock(_), _) => Response::Knocked(Knocked { callee: None, message: None }),
             (_, None) => Response::Refused(PeerError::NotRegistered),
         };
         (answer, None)
@@ -397,6 +402,39 @@ impl Device {
     }
 }
 
+/// A message that rides in a knock is dropped: a knock that nobody answers is of no interest.
+/// Returns whether it rode.
+fn without_knock(call: Call) -> (Call, bool) {
+    match call {
+        Call::Knock(Knock { to, device, token, message: Some(message), .. }) => {
+            let KnockMessage { instance, envelope } = message;
+            (Call::Drop(DropEnvelope { to, device, token: Some(token), instance, envelope }), true)
+        }
+        other => (other, false),
+    }
+}
+
+impl Answer {
+    /// The answer to a drop as the answer to the knock in which it rode.
+    fn into_knock(self) -> Self {
+        let knocked = |said| match said {
+            Response::Dropped(receipt) => {
+                Response::Knocked(Knocked { callee: None, message: Some(Ok(receipt)) })
+            }
+            Response::Refused(e) => {
+                Response::Knocked(Knocked { callee: None, message: Some(Err(e)) })
+            }
+            other => other,
+        };
+        match self {
+            Self::Say(said) => Self::Say(knocked(said)),
+            Self::SayAndPush(said, push) => Self::SayAndPush(knocked(said), push),
+            Self::SayAndHangUp(said) => Self::SayAndHangUp(knocked(said)),
+            other => other,
+        }
+    }
+}
+
 fn waiting(id: u64, envelope: Vec<u8>) -> Waiting {
     Waiting { id: EnvelopeId(id), lane: Lane::Contacts, envelope }
 }
@@ -412,5 +450,6 @@ fn name(call: &Call) -> &'static str {
         Call::LookUp(_) => "look-up",
         Call::Drop(_) => "drop",
         Call::Knock(_) => "knock",
+        Call::Attest(_) => "attest",
     }
 }

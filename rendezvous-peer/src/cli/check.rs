@@ -1,5 +1,6 @@
 //! `rendezvous-peer config check`
 
+use rendezvous_peer::core::Rate;
 use serde_json::{Map, Value, json};
 
 use super::failure::{Exit, Failure};
@@ -36,6 +37,13 @@ fn warnings(effective: &Effective) -> Vec<String> {
     let limits = &effective.config.limits;
     let rates =
         [("rate_per_connection", limits.connection_rate), ("rate_per_network", limits.source_rate)];
-    let unlimited = rates.into_iter().filter(|(_, rate)| rate.per_second == 0);
-    unlimited.map(|(name, _)| format!("{name} = 0: one caller may use up this machine")).collect()
+    let relay_rates =
+        [("relay_rate", limits.relay_rate), ("relay_rate_per_network", limits.relay_source_rate)];
+    let unlimited = |rates: [(&'static str, Rate); 2], what| {
+        rates
+            .into_iter()
+            .filter(|(_, rate)| rate.per_second == 0)
+            .map(move |(name, _)| format!("{name} = 0: one caller may use up this machine{what}"))
+    };
+    unlimited(rates, "").chain(unlimited(relay_rates, "'s line")).collect()
 }

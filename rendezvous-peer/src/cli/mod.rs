@@ -34,7 +34,7 @@ struct Cli {
 
 const AFTER_HELP: &str = "\
 Examples:
-  rendezvous-peer                                      listens on UDP port 443
+  rendezvous-peer                                      listens on port 443, UDP and TCP
   rendezvous-peer run --public-host peer.example.org   prints an address with that name
   rendezvous-peer run --listen [::]:8443               needs no privileges
   rendezvous-peer config check                         shows every setting and where it is from

@@ -4,7 +4,7 @@ use std::io;
 use std::time::Duration;
 
 use halloo_transport::BindError;
-use rendezvous_peer::core::Incident;
+use rendezvous_peer::core::{Incident, Limits};
 use rendezvous_peer::keyfile::{KEY_FILE, KeyError};
 use rendezvous_peer::{Config, RunningPeer, StartError};
 use serde_json::json;
@@ -17,7 +17,7 @@ use tracing_subscriber::util::SubscriberInitExt;
 
 use super::failure::{Exit, Failure};
 use super::settings::Effective;
-use super::values::{ByteSize, Span};
+use super::values::{BitRate, ByteSize, Span};
 use super::{address, harden, output, port_owner};
 
 /// How often incidents are printed.
@@ -96,6 +96,8 @@ fn ready_event(peer: &RunningPeer) {
             "addresses": addresses,
             "fingerprint": peer.fingerprint().to_string(),
             "listen": peer.local_addr().to_string(),
+            "echo_port": peer.echo_port(),
+            "websocket": peer.websocket_addr().map(|a| a.to_string()),
             "pid": std::process::id(),
         }),
     );
@@ -107,7 +109,8 @@ fn banner(peer: &RunningPeer, config: &Config, no_dumps: bool) {
     for address in peer.addresses() {
         output::line(&format!("  address     {address}"));
     }
-    output::line(&format!("  listening   UDP {} (QUIC)", peer.local_addr()));
+    output::line(&format!("  listening   {}", listening(peer)));
+    output::line(&format!("  relay       {}", relay(limits)));
     output::line(&format!(
         "  memory      up to {} for the table and mailboxes; an envelope waits up to {}",
         ByteSize(limits.memory),
@@ -128,6 +131,30 @@ fn banner(peer: &RunningPeer, config: &Config, no_dumps: bool) {
         output::line(&format!("  note        {note}"));
     }
     output::line("ready: people join with `halloo init --peer ADDRESS`");
+}
+
+fn listening(peer: &RunningPeer) -> String {
+    let mut text = format!("UDP {} (QUIC)", peer.local_addr());
+    match peer.echo_port() {
+        Some(port) => text += &format!(", UDP port {port} (NAT tests)"),
+        None => text += ", no second UDP port",
+    }
+    match peer.websocket_addr() {
+        Some(address) => text += &format!(", TCP {address} (WebSocket)"),
+        None => text += ", no WebSocket",
+    }
+    text
+}
+
+fn relay(limits: &Limits) -> String {
+    if limits.relay_channels == 0 {
+        return "off: nodes that find no direct path have their mailboxes only".to_owned();
+    }
+    let rate = match limits.relay_rate.per_second {
+        0 => "without a limit".to_owned(),
+        bytes => format!("up to {} a second each way", BitRate::of_bytes(bytes)),
+    };
+    format!("for pairs of nodes without a direct path, {rate}")
 }
 
 /// SIGTERM and SIGINT.
@@ -192,25 +219,40 @@ fn start_failure(error: &StartError) -> Failure {
         StartError::Limits(_) | StartError::Host(_) => {
             Failure::of(Exit::Config, "config-invalid", error)
         }
-        StartError::Bind { listen, source: BindError::Socket(e) } => match e.kind() {
-            io::ErrorKind::PermissionDenied => {
-                let program = std::env::current_exe().unwrap_or_else(|_| "rendezvous-peer".into());
-                Failure::of(Exit::Permission, "port-not-permitted", error)
-                    .try_this(format!("sudo setcap cap_net_bind_service=+ep {}", program.display()))
-                    .try_this("--listen [::]:8443, which needs no privileges")
-            }
-            io::ErrorKind::AddrInUse => {
-                let mut failure = Failure::of(Exit::Conflict, "port-taken", error);
-                if let Some(owner) = port_owner::of_udp(listen.port()) {
-                    failure = failure.try_this(format!("stopping {owner}, which holds the port"));
-                }
-                failure.try_this("--listen [::]:8443 or another free port")
-            }
-            io::ErrorKind::AddrNotAvailable => Failure::of(Exit::Config, "address-not-here", error)
-                .try_this("--listen with an address of this machine, or [::]:443 for all"),
-            _ => Failure::of(Exit::Failure, "cannot-listen", error),
-        },
+        StartError::Bind { listen, source: BindError::Socket(e) } => {
+            listen_failure(error, e, "--listen", port_owner::of_udp(listen.port()))
+        }
+        StartError::BindTcp { source: BindError::Socket(e), .. } => {
+            listen_failure(error, e, "--websocket", None)
+        }
         _ => Failure::of(Exit::Failure, "cannot-start", error),
+    }
+}
+
+/// The failure that an address is, given with `flag`, at which the peer cannot listen.
+fn listen_failure(
+    error: &StartError,
+    system: &io::Error,
+    flag: &str,
+    owner: Option<String>,
+) -> Failure {
+    match system.kind() {
+        io::ErrorKind::PermissionDenied => {
+            let program = std::env::current_exe().unwrap_or_else(|_| "rendezvous-peer".into());
+            Failure::of(Exit::Permission, "port-not-permitted", error)
+                .try_this(format!("sudo setcap cap_net_bind_service=+ep {}", program.display()))
+                .try_this(format!("{flag} [::]:8443, which needs no privileges"))
+        }
+        io::ErrorKind::AddrInUse => {
+            let mut failure = Failure::of(Exit::Conflict, "port-taken", error);
+            if let Some(owner) = owner {
+                failure = failure.try_this(format!("stopping {owner}, which holds the port"));
+            }
+            failure.try_this(format!("{flag} [::]:8443 or another free port"))
+        }
+        io::ErrorKind::AddrNotAvailable => Failure::of(Exit::Config, "address-not-here", error)
+            .try_this(format!("{flag} with an address of this machine, or [::]:443 for all")),
+        _ => Failure::of(Exit::Failure, "cannot-listen", error),
     }
 }
 

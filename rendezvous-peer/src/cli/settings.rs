@@ -8,14 +8,14 @@ use std::path::{Path, PathBuf};
 
 use clap::ArgMatches;
 use clap::parser::ValueSource;
-use rendezvous_peer::core::limits::MAX_COST;
+use rendezvous_peer::core::limits::{MAX_COST, MAX_RELAY_BATCH};
 use rendezvous_peer::core::{Limits, Rate};
-use rendezvous_peer::{Config, PublicHost};
+use rendezvous_peer::{Config, EchoPort, PublicHost, WebSocketAddr};
 use serde::{Deserialize, Deserializer};
 use tracing::level_filters::LevelFilter;
 
 use super::failure::{Exit, Failure};
-use super::values::{ByteSize, Span};
+use super::values::{BitRate, ByteSize, Span, Switch};
 
 /// The file that is read when none is named and this one is there.
 const SYSTEM_FILE: &str = "/etc/rendezvous-peer/config.toml";
@@ -24,6 +24,9 @@ const SYSTEM_DATA: &str = "/var/lib/rendezvous-peer";
 /// A burst lasts as long as the rate takes for this many seconds.
 const BURST_SECONDS: u32 = 10;
 
+/// A burst through the relay lasts as long as the rate takes for this many seconds.
+const RELAY_BURST_SECONDS: u32 = 4;
+
 /// The settings as they are given: on the command line and in the environment, or in a file.
 #[derive(Debug, Clone, Default, clap::Args, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -31,6 +34,16 @@ pub(super) struct Settings {
     /// Where to listen, UDP
     #[arg(long, env = "RENDEZVOUS_PEER_LISTEN", value_name = "ADDR:PORT")]
     listen: Option<SocketAddr>,
+    /// The second UDP port, at which nodes learn how their NAT behaves: a number, `next` (after
+    /// the first), or `off`
+    #[arg(long, env = "RENDEZVOUS_PEER_ECHO_PORT", value_name = "PORT")]
+    #[serde(deserialize_with = "echo_port")]
+    echo_port: Option<EchoPort>,
+    /// Where to take WebSockets, TCP, from nodes whose network blocks UDP: an address, `same` (as
+    /// UDP), or `off`
+    #[arg(long, env = "RENDEZVOUS_PEER_WEBSOCKET", value_name = "ADDR:PORT")]
+    #[serde(deserialize_with = "websocket")]
+    websocket: Option<WebSocketAddr>,
     /// A name under which nodes reach this peer; may be repeated
     #[arg(
         long,
@@ -80,6 +93,18 @@ pub(super) struct Settings {
     /// Requests in a second from one network (/24 or /56); 0 is no limit
     #[arg(long, env = "RENDEZVOUS_PEER_RATE_PER_NETWORK", value_name = "N")]
     rate_per_network: Option<u32>,
+    /// Whether to relay what two nodes send each other while they have no direct path
+    #[arg(long, env = "RENDEZVOUS_PEER_RELAY", value_name = "on|off")]
+    relay: Option<Switch>,
+    /// Relay channels at a time, one for each pair of nodes
+    #[arg(long, env = "RENDEZVOUS_PEER_MAX_RELAY_CHANNELS", value_name = "N")]
+    max_relay_channels: Option<usize>,
+    /// What one end of a relay channel may send in a second; 0 is no limit
+    #[arg(long, env = "RENDEZVOUS_PEER_RELAY_RATE", value_name = "RATE")]
+    relay_rate: Option<BitRate>,
+    /// What one network (/24 or /56) may send through the relay in a second; 0 is no limit
+    #[arg(long, env = "RENDEZVOUS_PEER_RELAY_RATE_PER_NETWORK", value_name = "RATE")]
+    relay_rate_per_network: Option<BitRate>,
     /// How long an envelope waits for its recipient
     #[arg(long, env = "RENDEZVOUS_PEER_ENVELOPE_TTL", value_name = "TIME")]
     envelope_ttl: Option<Span>,
@@ -167,6 +192,8 @@ impl Settings {
             };
         }
         let listen = pick!(listen, Ok(any));
+        let echo_port = pick!(echo_port, Ok(EchoPort::Next));
+        let websocket = pick!(websocket, Ok(WebSocketAddr::Same));
         let public_hosts =
             pick!(public_host, Ok(Vec::new()), |hosts: &Vec<PublicHost>| join(hosts));
         let data_dir = pick!(data_dir, default_data_dir(), |p: &PathBuf| p.display().to_string());
@@ -179,6 +206,11 @@ impl Settings {
         let registrations = pick!(max_registrations, Ok(limits.registrations));
         let per_connection = pick!(rate_per_connection, Ok(limits.connection_rate.per_second));
         let per_network = pick!(rate_per_network, Ok(limits.source_rate.per_second));
+        let relay = pick!(relay, Ok(Switch::On));
+        let channels = pick!(max_relay_channels, Ok(limits.relay_channels));
+        let of = |rate: Rate| Ok(BitRate::of_bytes(rate.per_second));
+        let relay_rate = pick!(relay_rate, of(limits.relay_rate));
+        let relay_per_network = pick!(relay_rate_per_network, of(limits.relay_source_rate));
         let envelope_ttl = pick!(envelope_ttl, Ok(Span(limits.envelope_ttl))).0;
         let registration_ttl = pick!(registration_ttl, Ok(Span(limits.registration_ttl))).0;
         let drain = pick!(drain_timeout, Ok(Span(Config::new("").drain))).0;
@@ -189,12 +221,15 @@ impl Settings {
             registrations,
             connection_rate: rate(per_connection),
             source_rate: rate(per_network),
+            relay_channels: if relay == Switch::On { channels } else { 0 },
+            relay_rate: relay_bucket(relay_rate),
+            relay_source_rate: relay_bucket(relay_per_network),
             envelope_ttl,
             registration_ttl,
             ..limits
         };
         limits.check().map_err(|e| Failure::of(Exit::Config, "config-invalid", &e))?;
-        let config = Config { listen, public_hosts, data_dir, limits, drain };
+        let config = Config { listen, echo_port, websocket, public_hosts, data_dir, limits, drain };
         Ok(Effective { config, json, log, rows: pick.rows })
     }
 }
@@ -252,6 +287,12 @@ fn rate(per_second: u32) -> Rate {
     Rate { per_second, burst: per_second.saturating_mul(BURST_SECONDS).max(MAX_COST) }
 }
 
+fn relay_bucket(rate: BitRate) -> Rate {
+    let per_second = rate.bytes();
+    let burst = per_second.saturating_mul(RELAY_BURST_SECONDS).max(MAX_RELAY_BATCH);
+    Rate { per_second, burst }
+}
+
 fn join(hosts: &[PublicHost]) -> String {
     hosts.iter().map(ToString::to_string).collect::<Vec<_>>().join(",")
 }
@@ -281,6 +322,24 @@ fn hosts<'de, D: Deserializer<'de>>(d: D) -> Result<Option<Vec<PublicHost>>, D::
     hosts.collect::<Result<_, _>>().map(Some)
 }
 
+/// A number, or a word.
+fn echo_port<'de, D: Deserializer<'de>>(d: D) -> Result<Option<EchoPort>, D::Error> {
+    #[derive(Deserialize)]
+    #[serde(untagged, expecting = "a port number is expected, or `next`, or `off`")]
+    enum Given {
+        Number(u16),
+        Word(String),
+    }
+    match Given::deserialize(d)? {
+        Given::Number(port) => Ok(Some(EchoPort::At(port))),
+        Given::Word(text) => text.parse().map(Some).map_err(serde::de::Error::custom),
+    }
+}
+
+fn websocket<'de, D: Deserializer<'de>>(d: D) -> Result<Option<WebSocketAddr>, D::Error> {
+    String::deserialize(d)?.parse().map(Some).map_err(serde::de::Error::custom)
+}
+
 fn level<'de, D: Deserializer<'de>>(d: D) -> Result<Option<LevelFilter>, D::Error> {
     String::deserialize(d)?.parse().map(Some).map_err(serde::de::Error::custom)
 }
@@ -292,8 +351,10 @@ mod tests {
     use clap::{Args, Command, FromArgMatches};
 
     /// One value for each setting, as it is written on the command line and in a file.
-    const SAMPLES: [(&str, &str, &str); 14] = [
+    const SAMPLES: [(&str, &str, &str); 20] = [
         ("listen", "127.0.0.1:1", "\"127.0.0.1:1\""),
+        ("echo_port", "9", "9"),
+        ("websocket", "127.0.0.1:2", "\"127.0.0.1:2\""),
         ("public_host", "a.example,b.example:9", "[\"a.example\", \"b.example:9\"]"),
         ("data_dir", "/x", "\"/x\""),
         ("json", "true", "true"),
@@ -304,6 +365,10 @@ mod tests {
         ("max_registrations", "3", "3"),
         ("rate_per_connection", "7", "7"),
         ("rate_per_network", "8", "8"),
+        ("relay", "off", "\"off\""),
+        ("max_relay_channels", "6", "6"),
+        ("relay_rate", "1Mbit", "\"1Mbit\""),
+        ("relay_rate_per_network", "2Mbit", "\"2Mbit\""),
         ("envelope_ttl", "1h", "\"1h\""),
         ("registration_ttl", "2d", "\"2d\""),
         ("drain_timeout", "0s", "\"0s\""),
@@ -368,6 +433,27 @@ mod tests {
         let effective = resolve(&[], "").unwrap();
         assert_eq!(effective.config.limits, Limits::default());
         assert!(effective.rows.iter().all(|r| r.source == Source::Default));
+    }
+
+    #[test]
+    fn the_relay_can_be_switched_off_and_paced() {
+        let limits = |args: &[&str], file| resolve(args, file).unwrap().config.limits;
+        assert_eq!(limits(&["--relay", "off"], "").relay_channels, 0);
+        assert_eq!(limits(&[], "relay = \"off\"\nmax_relay_channels = 9\n").relay_channels, 0);
+        assert_eq!(limits(&["--relay=on"], "max_relay_channels = 9\n").relay_channels, 9);
+        let slow = limits(&["--relay-rate", "8kbit"], "").relay_rate;
+        assert_eq!((slow.per_second, slow.burst), (1_000, MAX_RELAY_BATCH));
+        assert_eq!(limits(&["--relay-rate", "0"], "").relay_rate.per_second, 0);
+    }
+
+    #[test]
+    fn ports_can_be_words() {
+        let config = |file| resolve(&[], file).unwrap().config;
+        assert_eq!(config("echo_port = \"off\"\n").echo_port, EchoPort::Off);
+        assert_eq!(config("echo_port = \"444\"\n").echo_port, EchoPort::At(444));
+        assert_eq!(config("websocket = \"off\"\n").websocket, WebSocketAddr::Off);
+        assert!(failure("echo_port = 70000\n").contains("a port number is expected"));
+        assert!(failure("websocket = \"443\"\n").contains("an address with a port is expected"));
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! Values of settings with units: sizes and spans of time.
+//! Values of settings: sizes, rates and spans of time with their units, and switches.
 
 use std::fmt;
 use std::str::FromStr;
@@ -82,6 +82,74 @@ impl fmt::Display for Span {
     }
 }
 
+/// A number of bits in a second: `16Mbit`. 0 stands for no limit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(try_from = "String")]
+pub(super) struct BitRate(u64);
+
+const BIT_RATES: [(&str, u64); 4] =
+    [("Gbit", 1_000_000_000), ("Mbit", 1_000_000), ("kbit", 1_000), ("bit", 1)];
+
+impl BitRate {
+    /// The rate that lets so many bytes pass in a second.
+    pub(super) fn of_bytes(per_second: u32) -> Self {
+        Self(u64::from(per_second) * 8)
+    }
+
+    /// Whole bytes in a second.
+    pub(super) fn bytes(self) -> u32 {
+        u32::try_from(self.0 / 8).expect("a rate is read within this")
+    }
+}
+
+impl FromStr for BitRate {
+    type Err = ValueError;
+
+    /// Reads a number with `bit`, `kbit`, `Mbit` or `Gbit`, or 0. What is not 0 is at least a
+    /// byte in a second.
+    fn from_str(text: &str) -> Result<Self, ValueError> {
+        let (number, unit) = split(text).ok_or(ValueError::Number("16Mbit"))?;
+        let known = BIT_RATES.iter().find(|(name, _)| unit.eq_ignore_ascii_case(name));
+        let scale = match known {
+            Some((_, scale)) => *scale,
+            None if number == 0 && unit.is_empty() => 1,
+            None => return Err(ValueError::Unit("bit, kbit, Mbit, Gbit")),
+        };
+        let bits = number.checked_mul(scale).ok_or(ValueError::TooLarge)?;
+        match bits {
+            1..8 => Err(ValueError::Number("16Mbit")),
+            _ if bits / 8 > u64::from(u32::MAX) => Err(ValueError::TooLarge),
+            _ => Ok(Self(bits)),
+        }
+    }
+}
+
+impl fmt::Display for BitRate {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (name, scale) = unit_of(self.0, BIT_RATES);
+        write!(f, "{}{name}", self.0 / scale)
+    }
+}
+
+/// `on` or `off`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub(super) enum Switch {
+    /// On.
+    On,
+    /// Off.
+    Off,
+}
+
+impl fmt::Display for Switch {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::On => "on",
+            Self::Off => "off",
+        })
+    }
+}
+
 macro_rules! from_string {
     ($($name:ident)+) => {$(
         impl TryFrom<String> for $name {
@@ -94,7 +162,7 @@ macro_rules! from_string {
     )+};
 }
 
-from_string! { ByteSize Span }
+from_string! { ByteSize Span BitRate }
 
 fn split(text: &str) -> Option<(u64, &str)> {
     let text = text.trim();
@@ -129,6 +197,24 @@ mod tests {
         assert!(matches!("MiB".parse::<ByteSize>(), Err(ValueError::Number(_))));
         assert!(matches!("1 mile".parse::<ByteSize>(), Err(ValueError::Unit(_))));
         assert_eq!("99999999999GiB".parse::<ByteSize>(), Err(ValueError::TooLarge));
+    }
+
+    #[test]
+    fn bit_rates_read_and_print() {
+        for (text, bytes, printed) in [
+            ("16Mbit", 2_000_000, "16Mbit"),
+            ("1500 kbit", 187_500, "1500kbit"),
+            ("0", 0, "0bit"),
+            ("30gbit", 3_750_000_000, "30Gbit"),
+        ] {
+            let rate: BitRate = text.parse().unwrap();
+            assert_eq!((rate.bytes(), rate.to_string().as_str()), (bytes, printed));
+            assert_eq!(rate.to_string().parse::<BitRate>().unwrap(), rate);
+            assert_eq!(BitRate::of_bytes(bytes), rate);
+        }
+        assert!(matches!("16".parse::<BitRate>(), Err(ValueError::Unit(_))));
+        assert!("7bit".parse::<BitRate>().is_err(), "it would round to no limit");
+        assert_eq!("35Gbit".parse::<BitRate>(), Err(ValueError::TooLarge));
     }
 
     #[test]

@@ -1,19 +1,20 @@
 //! What each request does.
 
-use std::net::SocketAddr;
 use std::sync::atomic::Ordering;
 
 use dashmap::Entry;
 use halloo_wire::envelope::{EnvelopeRef, Lane};
 use halloo_wire::peer::{
-    Call, Callee, DropEnvelope, Knock, Knocked, LookUp, PeerError, Push, Receipt, Register,
-    Registered, Request, Response,
+    Call, DropEnvelope, Knock, LookUp, PeerError, Push, Receipt, Register, Registered, Request,
+    Response,
 };
 use halloo_wire::{EnvelopeId, SessionId};
 use rand_chacha::rand_core::Rng;
 
-use super::limits::{BYTES_PER_TOKEN, PEEK_COST};
+use super::limits::{BYTES_PER_TOKEN, MAX_COST, PEEK_COST};
 use super::mailbox::Full;
+use super::origin::Origin;
+use super::rate::Prefix;
 use super::registry::{Presence, Row, RowKey};
 use super::time::Millis;
 use super::{Caller, ConnId, Core, Outcome, count_up, refusal_of};
@@ -23,14 +24,21 @@ impl Core {
     pub(super) fn answer(
         &self,
         conn: ConnId,
-        observed: SocketAddr,
+        seen: Origin,
         request: Request,
         now: Millis,
     ) -> Result<Outcome, PeerError> {
         let Request { session, call } = request;
-        let caller = self.charge_rate(conn, observed, cost(&call), now)?;
+        let (caller, mut origin) = self.charge_rate(conn, seen, cost(&call), now)?;
+        if let Call::Attest(shown) | Call::Knock(Knock { attested: shown, .. }) = &call
+            && seen != origin
+            && self.is_attested(&seen, shown, now)
+        {
+            self.move_to(conn, seen);
+            origin = seen;
+        }
         let device = match session {
-            Some(shown) => Some(self.authenticate(conn, observed, caller, shown, now)?),
+            Some(shown) => Some(self.authenticate(conn, origin, caller, shown, now)?),
             None => None,
         };
         if self.is_draining() && adds_state(&call) {
@@ -38,13 +46,14 @@ impl Core {
         }
         let own = || device.ok_or(PeerError::NotRegistered);
         match call {
-            Call::Register(r) => self.register(conn, observed, r, now),
+            Call::Register(r) => self.register(conn, origin, r, now),
             Call::Publish(p) => self.on_row(own()?, |row| row.publish(p)).inspect(|_| {
                 self.counters.published.add(1);
             }),
             Call::Grant(g) => self.on_row(own()?, |row| row.grant(g, self.limits.capabilities)),
             Call::Revoke(ids) => self.on_row(own()?, |row| {
                 row.revoke(&ids);
+                row.release_channels_of(&ids, &self.relay);
                 Ok(())
             }),
             Call::Peek { after } => self.peek(own()?, after, now),
@@ -55,26 +64,37 @@ impl Core {
             }),
             Call::LookUp(l) => self.look_up(l),
             Call::Drop(d) => self.drop_envelope(d, now),
-            Call::Knock(k) => Ok(self.knock(k, observed)),
+            Call::Knock(k) => Ok(self.knock(k, origin, now)),
+            Call::Attest(shown) => self.attest(own()?, &shown, now),
         }
     }
 
-    /// Takes tokens from the connection and from its network; returns who is at its end.
+    /// Takes tokens from the connection and from the network from which it seems to come; returns
+    /// who is at its end, and where it has proved to be.
     pub(super) fn charge_rate(
         &self,
         conn: ConnId,
-        observed: SocketAddr,
+        seen: Origin,
         cost: u32,
         now: Millis,
-    ) -> Result<Option<Caller>, PeerError> {
+    ) -> Result<(Option<Caller>, Origin), PeerError> {
         // A request may still be under way when its connection closes.
         let state = self.conns.get(&conn).ok_or(PeerError::NotRegistered)?;
         let limited = |retry_after_ms| PeerError::RateLimited { retry_after_ms };
         state.rate.take(cost, self.limits.connection_rate, now).map_err(limited)?;
-        let caller = state.caller.clone();
+        let who = (state.caller.clone(), state.origin);
         drop(state);
-        self.sources.take(observed, cost, self.limits.source_rate, now).map_err(limited)?;
-        Ok(caller)
+        let source = Prefix::of(seen.address());
+        self.sources.take(source, cost, self.limits.source_rate, now).map_err(limited)?;
+        Ok(who)
+    }
+
+    /// Believes that a connection is at another address than before.
+    fn move_to(&self, conn: ConnId, origin: Origin) {
+        if let Some(mut state) = self.conns.get_mut(&conn) {
+            state.origin = origin;
+        }
+        self.counters.connections_moved.add(1);
     }
 
     /// Checks a session that a connection shows and notes the visit. A session belongs to a
@@ -82,7 +102,7 @@ impl Core {
     fn authenticate(
         &self,
         conn: ConnId,
-        observed: SocketAddr,
+        origin: Origin,
         caller: Option<Caller>,
         shown: SessionId,
         now: Millis,
@@ -94,7 +114,7 @@ impl Core {
         }
         row.last_visit = row.last_visit.max(now);
         if let Some(presence) = row.presence.as_mut().filter(|p| p.conn == conn) {
-            presence.observed = Redacted(observed);
+            presence.origin = origin;
         }
         Ok(key)
     }
@@ -102,7 +122,7 @@ impl Core {
     fn register(
         &self,
         conn: ConnId,
-        observed: SocketAddr,
+        origin: Origin,
         register: Register,
         now: Millis,
     ) -> Result<Outcome, PeerError> {
@@ -112,7 +132,7 @@ impl Core {
         if register.device != key.1 {
             return Err(PeerError::NoCertificate);
         }
-        if register.instance != self.instance {
+        if register.instance.is_some_and(|meant| meant != self.instance) {
             return Err(PeerError::InstanceChanged { instance: self.instance });
         }
         let mut row = match self.rows.entry(key) {
@@ -122,12 +142,18 @@ impl Core {
             Entry::Occupied(row) => row.into_ref(),
             Entry::Vacant(place) => place.insert(self.make_row(caller, now)?),
         };
+        // What does not fit is refused when the node grants it again, which it does with the rest.
+        let _ = row.grant(register.grants, self.limits.capabilities);
         row.counter = register.counter;
         row.last_visit = row.last_visit.max(now);
         self.counters.expired.add(row.mailbox.purge(now));
-        let presence =
-            Presence { conn, observed: Redacted(observed), pushed: row.mailbox.latest() };
-        let older = row.presence.replace(presence).map(|p| p.conn).filter(|&c| c != conn);
+        let presence = Presence {
+            conn,
+            origin,
+            attested: Redacted(Box::default()),
+            pushed: row.mailbox.latest(),
+        };
+        let older = row.presence.replace(Box::new(presence)).map(|p| p.conn).filter(|&c| c != conn);
         let published = row.published();
         let registered = Registered {
             session: row.session(),
@@ -164,7 +190,7 @@ impl Core {
         })
     }
 
-    fn on_row(
+    pub(super) fn on_row(
         &self,
         key: RowKey,
         change: impl FnOnce(&mut Row) -> Result<(), PeerError>,
@@ -193,6 +219,16 @@ impl Core {
     }
 
     fn drop_envelope(&self, drop: DropEnvelope, now: Millis) -> Result<Outcome, PeerError> {
+        let (receipt, mail_for) = self.leave(drop, now)?;
+        Ok(Outcome { mail_for, ..Outcome::from(Response::Dropped(receipt)) })
+    }
+
+    /// Leaves an envelope. Returns the receipt, and the connection where the recipient is.
+    pub(super) fn leave(
+        &self,
+        drop: DropEnvelope,
+        now: Millis,
+    ) -> Result<(Receipt, Option<ConnId>), PeerError> {
         let lane = EnvelopeRef::decode(&drop.envelope).map_err(refusal_of)?.header.lane;
         if drop.instance.is_some_and(|i| i != self.instance) {
             return Err(PeerError::InstanceChanged { instance: self.instance });
@@ -216,31 +252,7 @@ impl Core {
         )?;
         self.counters.dropped.add(1);
         let receipt = Receipt { instance: self.instance, ttl_s: seconds(self.limits.envelope_ttl) };
-        Ok(Outcome {
-            mail_for: row.presence.map(|p| p.conn),
-            ..Outcome::from(Response::Dropped(receipt))
-        })
-    }
-
-    /// Passes a knock on and tells the caller in the same instant where the callee is. Whatever
-    /// stands against it, the answer is the same.
-    fn knock(&self, knock: Knock, observed: SocketAddr) -> Outcome {
-        self.counters.knocks.add(1);
-        let capability = knock.token.id();
-        let callee = self.rows.get(&(knock.to, knock.device)).and_then(|row| {
-            let card = row.card(&capability).filter(|card| !card.is_empty())?;
-            let presence = row.presence?;
-            Some((presence.conn, Callee { observed: presence.observed.0, card: card.to_vec() }))
-        });
-        let Some((conn, callee)) = callee else {
-            return Response::Knocked(Knocked { callee: None }).into();
-        };
-        self.counters.knocks_forwarded.add(1);
-        let push = Push::Knock { capability, observed, card: knock.card };
-        Outcome {
-            pushes: vec![(conn, push)],
-            ..Outcome::from(Response::Knocked(Knocked { callee: Some(callee) }))
-        }
+        Ok((receipt, row.presence.as_ref().map(|p| p.conn)))
     }
 
     fn unknown(&self) -> PeerError {
@@ -250,8 +262,13 @@ impl Core {
 
 /// Tokens that a request costs.
 fn cost(call: &Call) -> u32 {
+    let of_bytes = |n: usize| u32::try_from(n / BYTES_PER_TOKEN).unwrap_or(MAX_COST);
     match call {
-        Call::Drop(d) => 1 + u32::try_from(d.envelope.len() / BYTES_PER_TOKEN).unwrap_or(u32::MAX),
+        Call::Drop(d) => 1 + of_bytes(d.envelope.len()),
+        Call::Knock(k) => {
+            let message = k.message.as_ref().map_or(0, |m| m.envelope.len());
+            1 + of_bytes(message + k.datagrams.iter().map(Vec::len).sum::<usize>())
+        }
         Call::Peek { .. } => PEEK_COST,
         _ => 1,
     }

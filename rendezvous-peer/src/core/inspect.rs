@@ -18,8 +18,10 @@ pub struct RowView {
     pub fingerprint: Fingerprint,
     /// Which device.
     pub device: DeviceId,
-    /// Where the device is, while it is connected.
+    /// Where the device is, while it is connected over UDP.
     pub observed: Option<SocketAddr>,
+    /// Where it has shown that it receives too.
+    pub attested: Vec<SocketAddr>,
     /// The published prekey bundle; empty when there is none.
     pub bundle: Vec<u8>,
     /// One-time keys that nobody has been given.
@@ -67,7 +69,8 @@ impl Core {
                 RowView {
                     fingerprint,
                     device,
-                    observed: row.presence.map(|p| p.observed.0),
+                    observed: row.presence.as_ref().and_then(|p| p.origin.reflexive()),
+                    attested: row.presence.as_ref().map_or(vec![], |p| p.attested.0.to_vec()),
                     bundle: row.bundle().to_vec(),
                     one_time_keys_left: row.published().map_or(0, |(_, left)| left),
                     capabilities: row.capabilities().map(|(id, c)| (*id, c.to_vec())).collect(),

@@ -1,9 +1,9 @@
-//! Every limit of the peer, with its reason. All of them are answered with a refusal; nothing that
-//! has been accepted is thrown out before its time.
+//! Every limit of the peer, with its reason. Requests beyond one are answered with a refusal,
+//! datagrams are dropped; nothing that has been accepted is thrown out before its time.
 
 use std::time::Duration;
 
-use halloo_wire::limits::{MAX_ENVELOPE, MAX_ONE_TIME_KEYS};
+use halloo_wire::limits::{MAX_ONE_TIME_KEYS, MAX_REQUEST};
 
 /// How often something may happen.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -52,6 +52,20 @@ pub struct Limits {
     pub connection_rate: Rate,
     /// Requests and connections from one network.
     pub source_rate: Rate,
+    /// Echo requests from one address. Learning how a NAT behaves takes a dozen.
+    pub echo_rate: Rate,
+    /// Relay channels at a time; 0 switches the relay off. Each takes half a kilobyte of the
+    /// memory cap.
+    pub relay_channels: usize,
+    /// Relay channels of one callee: so many contacts can reach it through the relay at a time.
+    pub relay_channels_per_callee: usize,
+    /// Relay channels that callers from one network (/24 or /56) may hold.
+    pub relay_channels_per_source: usize,
+    /// Bytes that one end of a channel may send: 16 Mbit/s carry a video call, and the burst a
+    /// photograph at once. What is larger finds a direct path, or takes its time.
+    pub relay_rate: Rate,
+    /// Bytes that one network (/24 or /56) may send through the relay.
+    pub relay_source_rate: Rate,
     /// Incident records kept; the oldest go first.
     pub incidents: usize,
     /// Over how long the nodes of a stopping peer are told to spread their return.
@@ -66,7 +80,13 @@ pub const CONNECTION_COST: u32 = 5;
 /// Tokens that a page of envelopes costs.
 pub const PEEK_COST: u32 = 4;
 /// The dearest single request. No burst may be smaller, or it could never be made.
-pub const MAX_COST: u32 = 1 + (MAX_ENVELOPE / BYTES_PER_TOKEN) as u32;
+pub const MAX_COST: u32 = 1 + (MAX_REQUEST / BYTES_PER_TOKEN) as u32;
+/// The largest batch of frames that the system hands over at once. No burst of the relay may be
+/// smaller, or fast senders would lose everything.
+pub const MAX_RELAY_BATCH: u32 = 64 << 10;
+/// Channels that one capability opens at a time: one for each device of a contact, and those that
+/// its earlier runs have left. One more takes the place of the one that was silent the longest.
+pub const CHANNELS_PER_CAPABILITY: usize = 4;
 
 // `given` in a published bundle is a bit set of 64.
 const _: () = assert!(MAX_ONE_TIME_KEYS <= 64);
@@ -85,6 +105,12 @@ impl Default for Limits {
             registration_ttl: Duration::from_secs(14 * 24 * 3600),
             connection_rate: Rate { per_second: 500, burst: 5_000 },
             source_rate: Rate { per_second: 2_000, burst: 20_000 },
+            echo_rate: Rate { per_second: 20, burst: 40 },
+            relay_channels: 8_192,
+            relay_channels_per_callee: 64,
+            relay_channels_per_source: 512,
+            relay_rate: Rate { per_second: 2_000_000, burst: 8_000_000 },
+            relay_source_rate: Rate { per_second: 16_000_000, burst: 64_000_000 },
             incidents: 256,
             drain_spread: Duration::from_secs(10),
         }
@@ -104,6 +130,9 @@ pub enum LimitsError {
     /// A bucket that the dearest request never fits into.
     #[error("a burst below {MAX_COST} would never allow the largest request")]
     Burst,
+    /// A bucket that a batch of relay frames never fits into.
+    #[error("a burst below {MAX_RELAY_BATCH} bytes would never let a batch of relay frames pass")]
+    RelayBurst,
     /// A span that rounds to nothing, or beyond what an answer can say.
     #[error("a time to live must be between one second and 68 years")]
     TimeToLive,
@@ -127,6 +156,11 @@ impl Limits {
         for rate in [self.connection_rate, self.source_rate] {
             if rate.per_second > 0 && rate.burst < MAX_COST {
                 return Err(LimitsError::Burst);
+            }
+        }
+        for rate in [self.relay_rate, self.relay_source_rate] {
+            if rate.per_second > 0 && rate.burst < MAX_RELAY_BATCH {
+                return Err(LimitsError::RelayBurst);
             }
         }
         for ttl in [self.envelope_ttl, self.registration_ttl] {
@@ -157,6 +191,7 @@ mod tests {
         assert_eq!(with(|l| l.memory = 1), Err(LimitsError::Memory));
         assert_eq!(with(|l| l.connections = 0), Err(LimitsError::Nobody));
         assert_eq!(with(|l| l.source_rate.burst = 1), Err(LimitsError::Burst));
+        assert_eq!(with(|l| l.relay_rate.burst = 1), Err(LimitsError::RelayBurst));
         assert_eq!(with(|l| l.envelope_ttl = Duration::ZERO), Err(LimitsError::TimeToLive));
     }
 }

@@ -7,13 +7,15 @@
 //!
 //! 1. a shard of `conns`,
 //! 2. a shard of `rows`,
-//! 3. the small ones: the random generator, the ring of incidents, the key of the table of
-//!    networks, a shard of `per_source`.
+//! 3. the small ones: the random generator, the ring of incidents, the keys of the tables of
+//!    networks, a shard of a table of shares, a shard of the relay's channels.
 //!
 //! They are taken in this order only. Registering is the one call that holds a lock of the first
 //! kind together with one of the second: so a connection that closes at the same time either is
 //! gone before, or clears the presence that the registration leaves. No call holds two shards of
 //! one map, and nothing is locked under a lock of the third kind.
+//!
+//! Relay frames and echo requests take locks of the third kind only.
 //!
 //! # Mail
 //!
@@ -22,13 +24,19 @@
 //! misses nothing.
 
 mod calls;
+mod cookie;
+mod datagrams;
+mod echo;
 mod incidents;
 mod inspect;
+mod knock;
 pub mod limits;
 mod mailbox;
 mod memory;
+mod origin;
 mod rate;
 mod registry;
+mod relay;
 mod stats;
 #[cfg(test)]
 mod tests;
@@ -44,17 +52,22 @@ use halloo_wire::{DecodeError, DeviceId, Fingerprint, InstanceId};
 use rand_chacha::ChaCha20Rng;
 use rand_chacha::rand_core::{Rng, SeedableRng};
 
+use self::echo::Echo;
 use self::incidents::Incidents;
 use self::limits::CONNECTION_COST;
 use self::memory::Memory;
-use self::rate::{Bucket, Prefix, Sources};
+use self::rate::{Bucket, Prefix, Share, Shares, Sources};
 use self::registry::{Row, RowKey};
+use self::relay::{Relay, RelayKeys};
 use self::stats::Counters;
 use crate::redacted::Redacted;
 
+pub use self::echo::Answer;
 pub use self::incidents::{Incident, IncidentKind};
 pub use self::inspect::{EnvelopeView, RowView};
 pub use self::limits::{Limits, LimitsError, Quota, Rate};
+pub use self::origin::Origin;
+pub use self::relay::{RelayDrop, Relayed};
 pub use self::stats::Stats;
 pub use self::time::Millis;
 
@@ -111,14 +124,18 @@ pub struct Expired {
     pub envelopes: usize,
     /// Registrations.
     pub registrations: usize,
+    /// Relay channels.
+    pub channels: usize,
 }
 
 /// A connection as the core knows it.
 struct Conn {
+    /// Where it has proved to come from.
+    origin: Origin,
     caller: Option<Caller>,
     registered: bool,
     rate: Bucket,
-    source: u64,
+    share: Share,
 }
 
 /// The table of a rendezvous peer.
@@ -129,10 +146,13 @@ pub struct Core {
     rows: DashMap<RowKey, Row>,
     connections: AtomicUsize,
     registrations: AtomicUsize,
-    /// Connections of each network, named by a keyed hash.
-    per_source: DashMap<u64, usize>,
-    source_key: [u8; 32],
+    /// Connections of each network.
+    shares: Shares,
     sources: Sources,
+    echo: Echo,
+    /// The second UDP port, which answers echo requests.
+    echo_port: Option<u16>,
+    relay: Relay,
     memory: Arc<Memory>,
     rng: Mutex<ChaCha20Rng>,
     incidents: Mutex<Incidents>,
@@ -161,7 +181,9 @@ impl Core {
             rng.fill_bytes(&mut key);
             key
         };
-        let (source_key, rotating) = (key(), key());
+        let (shares, sources) = (Shares::new(key()), Sources::new(key(), now));
+        let echo = Echo::new(key(), key(), now);
+        let relay = RelayKeys { shares: key(), sources: key(), cookies: key() };
         Ok(Self {
             limits,
             instance,
@@ -169,15 +191,23 @@ impl Core {
             rows: DashMap::new(),
             connections: AtomicUsize::new(0),
             registrations: AtomicUsize::new(0),
-            per_source: DashMap::new(),
-            source_key,
-            sources: Sources::new(rotating, now),
+            shares,
+            sources,
+            echo,
+            echo_port: None,
+            relay: Relay::new(relay, now),
             memory: Memory::new(limits.memory),
             rng: Mutex::new(rng),
             incidents: Mutex::new(Incidents::new(limits.incidents)),
             counters: Counters::default(),
             draining: AtomicBool::new(false),
         })
+    }
+
+    /// Names the second UDP port in every welcome.
+    #[must_use]
+    pub fn with_echo_port(self, echo_port: Option<u16>) -> Self {
+        Self { echo_port, ..self }
     }
 
     /// This run of the peer.
@@ -196,37 +226,41 @@ impl Core {
     pub fn admits(&self, remote: SocketAddr, now: Millis) -> bool {
         let room = self.connections.load(Ordering::Relaxed) < self.limits.connections;
         let rate = self.limits.source_rate;
-        let admitted = room && self.sources.has(remote, CONNECTION_COST, rate, now);
+        let admitted = room && self.sources.has(Prefix::of(remote), CONNECTION_COST, rate, now);
         if !admitted {
             self.record(IncidentKind::TooManyConnections, now);
         }
         admitted
     }
 
-    /// Takes a connection in and returns the first word to it.
+    /// Takes a connection in and returns the first word to it. `origin` is where the handshake came
+    /// from, and proves.
     ///
     /// # Errors
     /// The reason for which the connection must be closed; the core then does not know it.
     pub fn welcome(
         &self,
         conn: ConnId,
-        observed: SocketAddr,
+        origin: Origin,
         caller: Option<Caller>,
         now: Millis,
     ) -> Result<Push, CloseReason> {
         if self.is_draining() {
             return Err(CloseReason::Stopping);
         }
-        let source = Prefix::of(observed).keyed(&self.source_key);
-        if !self.take_place(observed, source, now) {
+        let Some(share) = self.take_place(Prefix::of(origin.address()), now) else {
             self.record(IncidentKind::TooManyConnections, now);
             return Err(CloseReason::TooManyConnections);
-        }
-        let state = Conn { caller, registered: false, rate: Bucket::default(), source };
+        };
+        let state = Conn { origin, caller, registered: false, rate: Bucket::default(), share };
         let earlier = self.conns.insert(conn, state);
         debug_assert!(earlier.is_none(), "connection numbers are used once");
         self.counters.connected.add(1);
-        Ok(Push::Welcome { instance: self.instance, observed: canonical(observed) })
+        Ok(Push::Welcome {
+            instance: self.instance,
+            observed: origin.address(),
+            echo_port: self.echo_port,
+        })
     }
 
     /// Names the one at the other end of a connection that was welcomed before the handshake had
@@ -239,15 +273,12 @@ impl Core {
         }
     }
 
-    /// Answers a request from a connection whose address is `observed` at the moment.
-    pub fn call(
-        &self,
-        conn: ConnId,
-        observed: SocketAddr,
-        request: Request,
-        now: Millis,
-    ) -> Outcome {
-        match self.answer(conn, canonical(observed), request, now) {
+    /// Answers a request from a connection that seems to come from `seen` at the moment.
+    ///
+    /// When that is another address than before, QUIC may not have made sure of it yet. So it
+    /// counts for the limits, and is told nobody, nor sent to, before the node has attested it.
+    pub fn call(&self, conn: ConnId, seen: Origin, request: Request, now: Millis) -> Outcome {
+        match self.answer(conn, seen, request, now) {
             Ok(outcome) => outcome,
             Err(error) => self.refuse(error, now),
         }
@@ -257,11 +288,11 @@ impl Core {
     pub fn malformed(
         &self,
         conn: ConnId,
-        observed: SocketAddr,
+        seen: Origin,
         error: DecodeError,
         now: Millis,
     ) -> Outcome {
-        let refusal = match self.charge_rate(conn, observed, 1, now) {
+        let refusal = match self.charge_rate(conn, seen, 1, now) {
             Err(limited) => limited,
             Ok(_) => refusal_of(error),
         };
@@ -275,8 +306,8 @@ impl Core {
         let key = self.conns.get(&conn)?.caller.as_ref()?.key.0;
         let mut row = self.rows.get_mut(&key)?;
         self.counters.expired.add(row.mailbox.purge(now));
-        let presence = row.presence.filter(|p| p.conn == conn)?;
-        let waiting = row.mailbox.next_after(Some(presence.pushed))?;
+        let pushed = row.presence.as_ref().filter(|p| p.conn == conn)?.pushed;
+        let waiting = row.mailbox.next_after(Some(pushed))?;
         row.presence.as_mut()?.pushed = waiting.id;
         self.counters.pushed.add(1);
         Some(Push::Envelope(waiting))
@@ -286,39 +317,38 @@ impl Core {
     pub fn connection_closed(&self, conn: ConnId, now: Millis) {
         let Some((_, gone)) = self.conns.remove(&conn) else { return };
         self.connections.fetch_sub(1, Ordering::Relaxed);
-        self.count_source_down(gone.source);
+        self.shares.give_back(gone.share);
         let Some(caller) = gone.caller.filter(|_| gone.registered) else { return };
         if let Some(mut row) = self.rows.get_mut(&caller.key.0)
-            && row.presence.is_some_and(|p| p.conn == conn)
+            && row.presence.as_ref().is_some_and(|p| p.conn == conn)
         {
             row.presence = None;
             row.last_visit = row.last_visit.max(now);
         }
     }
 
-    /// Forgets what has had its time: envelopes, registrations without a visit, the key of the
-    /// table of networks. To be called every few seconds; what has expired is never handed out
+    /// Forgets what has had its time: envelopes, registrations without a visit, relay channels on
+    /// which nothing is heard, the keys of the tables of networks. To be called every few seconds; what has expired is never handed out
     /// even if it is called late.
     pub fn expire(&self, now: Millis) -> Expired {
-        let mut expired = Expired::default();
+        let mut expired = Expired { channels: self.relay.sweep(now), ..Expired::default() };
         self.rows.retain(|_, row| {
             expired.envelopes += row.mailbox.purge(now);
+            row.forget_ended(&self.relay, now);
             let stays =
                 row.presence.is_some() || now < row.last_visit.after(self.limits.registration_ttl);
             if !stays {
                 expired.envelopes += row.mailbox.len();
                 expired.registrations += 1;
+                row.release_all_channels(&self.relay);
             }
             stays
         });
         self.registrations.fetch_sub(expired.registrations, Ordering::Relaxed);
         self.counters.expired.add(expired.envelopes);
         self.counters.forgotten.add(expired.registrations);
-        if self.sources.is_due(now) {
-            let mut key = [0; 32];
-            self.rng().fill_bytes(&mut key);
-            self.sources.rotate(key, now);
-        }
+        self.counters.channels_silent.add(expired.channels);
+        self.rotate_keys(now);
         expired
     }
 
@@ -339,6 +369,7 @@ impl Core {
         Stats {
             connections: self.connections.load(Ordering::Relaxed),
             registrations: self.registrations.load(Ordering::Relaxed),
+            channels: self.relay.len(),
             memory_used: self.memory.used(),
             memory_cap: self.memory.cap(),
             draining: self.is_draining(),
@@ -352,13 +383,17 @@ impl Core {
     }
 
     fn refuse(&self, error: PeerError, now: Millis) -> Outcome {
-        self.counters.refused.add(1);
-        if let Some(kind) = IncidentKind::of(&error) {
-            self.record(kind, now);
-        }
+        self.note_refusal(&error, now);
         Outcome {
             close: (error == PeerError::WrongSession).then_some(CloseReason::WrongSession),
             ..Outcome::from(Response::Refused(error))
+        }
+    }
+
+    fn note_refusal(&self, error: &PeerError, now: Millis) {
+        self.counters.refused.add(1);
+        if let Some(kind) = IncidentKind::of(error) {
+            self.record(kind, now);
         }
     }
 
@@ -380,32 +415,33 @@ impl Core {
     }
 
     /// Counts a connection in, unless a limit stands against it.
-    fn take_place(&self, observed: SocketAddr, source: u64, now: Millis) -> bool {
-        let rate = self.limits.source_rate;
-        if self.sources.take(observed, CONNECTION_COST, rate, now).is_err()
-            || !count_up(&self.connections, self.limits.connections)
-        {
-            return false;
+    fn take_place(&self, source: Prefix, now: Millis) -> Option<Share> {
+        self.sources.take(source, CONNECTION_COST, self.limits.source_rate, now).ok()?;
+        if !count_up(&self.connections, self.limits.connections) {
+            return None;
         }
-        let room = self.count_source_up(source);
-        if !room {
+        let share = self.shares.take(source, self.limits.connections_per_source);
+        if share.is_none() {
             self.connections.fetch_sub(1, Ordering::Relaxed);
         }
-        room
+        share
     }
 
-    fn count_source_up(&self, source: u64) -> bool {
-        let mut count = self.per_source.entry(source).or_insert(0);
-        let room = *count < self.limits.connections_per_source;
-        *count += usize::from(room);
-        room
-    }
-
-    fn count_source_down(&self, source: u64) {
-        if let Some(mut count) = self.per_source.get_mut(&source) {
-            *count -= 1;
+    fn rotate_keys(&self, now: Millis) {
+        let key = || {
+            let mut key = [0; 32];
+            self.rng().fill_bytes(&mut key);
+            key
+        };
+        if self.sources.is_due(now) {
+            self.sources.rotate(key(), now);
         }
-        self.per_source.remove_if(&source, |_, count| *count == 0);
+        if self.echo.is_due(now) {
+            self.echo.rotate(key(), now);
+        }
+        if self.relay.is_due(now) {
+            self.relay.rotate(key(), now);
+        }
     }
 }
 
@@ -419,11 +455,6 @@ impl From<Response> for Outcome {
 fn count_up(count: &AtomicUsize, limit: usize) -> bool {
     let more = |n: usize| (n < limit).then_some(n + 1);
     count.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more).is_ok()
-}
-
-/// An IPv4 address that came in through an IPv6 socket is an IPv4 address.
-fn canonical(address: SocketAddr) -> SocketAddr {
-    SocketAddr::new(address.ip().to_canonical(), address.port())
 }
 
 fn refusal_of(error: DecodeError) -> PeerError {

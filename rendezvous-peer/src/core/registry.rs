@@ -5,22 +5,25 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use halloo_wire::peer::{Found, Grant, PeerError, Publication};
-use halloo_wire::{CapabilityId, DeviceId, EnvelopeId, Fingerprint, SessionId};
+use halloo_wire::{CapabilityId, ChannelId, DeviceId, EnvelopeId, Fingerprint, SessionId};
 use subtle::ConstantTimeEq;
 use zeroize::{Zeroize, Zeroizing};
 
 use super::ConnId;
+use super::limits::CHANNELS_PER_CAPABILITY;
 use super::mailbox::Mailbox;
 use super::memory::{Charge, Memory};
+use super::origin::Origin;
+use super::relay::Relay;
 use super::time::Millis;
 use crate::redacted::Redacted;
 
 /// What names a row.
 pub(super) type RowKey = (Fingerprint, DeviceId);
 
-/// What a row takes by itself: its place in a hash table that may be half empty, and the
-/// allocator's part of what hangs on it.
-pub(super) const ROW_COST: usize = 2 * size_of::<(RowKey, Row)>() + 64;
+/// What a row takes by itself: its place in a hash table that may be half empty, its presence, and
+/// the allocator's part of what hangs on it.
+pub(super) const ROW_COST: usize = 2 * size_of::<(RowKey, Row)>() + size_of::<Presence>() + 64;
 /// What a capability takes besides its card: its entry in a half-filled tree node.
 pub(super) const CAPABILITY_COST: usize = 128;
 /// What a published bundle takes besides its bytes.
@@ -35,25 +38,43 @@ pub(super) struct Row {
     /// The identity's passport certificate.
     passport: Arc<[u8]>,
     /// Where the device is reached, while it is.
-    pub(super) presence: Option<Presence>,
+    pub(super) presence: Option<Box<Presence>>,
     /// When the device was last heard of.
     pub(super) last_visit: Millis,
     published: Option<Published>,
     capabilities: BTreeMap<CapabilityId, Zeroizing<Box<[u8]>>>,
     pub(super) mailbox: Mailbox,
+    /// Relay channels to the device, some of which may have ended. They carry their own charge.
+    channels: Vec<(CapabilityId, u64)>,
     /// For everything but the mailbox, which carries its own.
     charge: Charge,
 }
 
 /// The connection where a device is reached.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug)]
 pub(super) struct Presence {
     /// The connection that registered last.
     pub(super) conn: ConnId,
-    /// The device's address as the peer sees it.
-    pub(super) observed: Redacted<SocketAddr>,
+    /// Where the device is.
+    pub(super) origin: Origin,
+    /// Where it has shown that it receives too.
+    pub(super) attested: Redacted<Box<[SocketAddr]>>,
     /// The last envelope that was pushed, or that was there at registration.
     pub(super) pushed: EnvelopeId,
+}
+
+impl Presence {
+    /// The device's addresses of which the peer has made sure, its reflexive one at first.
+    pub(super) fn observed(&self) -> Vec<SocketAddr> {
+        observed(&self.origin, &self.attested.0)
+    }
+}
+
+/// The addresses of a node of which the peer has made sure, its reflexive one at first, each once.
+pub(super) fn observed(origin: &Origin, attested: &[SocketAddr]) -> Vec<SocketAddr> {
+    let reflexive = origin.reflexive();
+    let others = attested.iter().copied().filter(|&address| Some(address) != reflexive);
+    reflexive.into_iter().chain(others).collect()
 }
 
 struct Published {
@@ -83,6 +104,7 @@ impl Row {
             published: None,
             capabilities: BTreeMap::new(),
             mailbox: Mailbox::new(first_envelope),
+            channels: Vec::new(),
             charge,
         })
     }
@@ -169,6 +191,60 @@ impl Row {
                 debug_assert!(shrunk, "shrinking needs no room");
             }
         }
+    }
+
+    /// Makes room for one more channel under the capability `id`. Says whether there is.
+    ///
+    /// The holder of a capability who has all of its channels loses the one that was silent the
+    /// longest: it is left from an earlier attempt of the same contact.
+    pub(super) fn make_room(
+        &mut self,
+        id: &CapabilityId,
+        limit: usize,
+        relay: &Relay,
+        now: Millis,
+    ) -> bool {
+        let held = self.channels.iter().filter(|(holder, _)| holder == id).count();
+        if held >= CHANNELS_PER_CAPABILITY || self.channels.len() >= limit {
+            self.forget_ended(relay, now);
+        }
+        let own = self.channels.iter().filter(|(holder, _)| holder == id);
+        if own.clone().count() >= CHANNELS_PER_CAPABILITY
+            && let Some(&(_, oldest)) = own.min_by_key(|(_, pair)| relay.last_heard(*pair, now))
+        {
+            self.release(relay, |_, pair| pair == oldest);
+        }
+        self.channels.len() < limit
+    }
+
+    /// Notes a channel that has been leased to the holder of the capability `id`.
+    pub(super) fn add_channel(&mut self, id: CapabilityId, channel: ChannelId) {
+        self.channels.push((id, channel.pair()));
+    }
+
+    /// Ends the leases of all channels under the capabilities `ids`.
+    pub(super) fn release_channels_of(&mut self, ids: &[CapabilityId], relay: &Relay) {
+        self.release(relay, |holder, _| ids.contains(holder));
+    }
+
+    /// Ends the leases of all channels to the device.
+    pub(super) fn release_all_channels(&mut self, relay: &Relay) {
+        self.release(relay, |_, _| true);
+    }
+
+    /// Forgets channels whose lease has ended by itself.
+    pub(super) fn forget_ended(&mut self, relay: &Relay, now: Millis) {
+        self.channels.retain(|(_, pair)| relay.last_heard(*pair, now).is_some());
+    }
+
+    fn release(&mut self, relay: &Relay, ends: impl Fn(&CapabilityId, u64) -> bool) {
+        self.channels.retain(|(holder, pair)| {
+            let ends = ends(holder, *pair);
+            if ends {
+                relay.release(*pair);
+            }
+            !ends
+        });
     }
 
     /// The card for the holder of a capability; `None` when the capability is not granted.

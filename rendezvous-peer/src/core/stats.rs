@@ -26,6 +26,8 @@ macro_rules! counters {
             pub connections: usize,
             /// Devices registered.
             pub registrations: usize,
+            /// Relay channels at the moment.
+            pub channels: usize,
             /// Bytes charged to the memory cap.
             pub memory_used: usize,
             /// The memory cap in bytes.
@@ -45,6 +47,7 @@ macro_rules! counters {
                         .collect(),
                     connections: 0,
                     registrations: 0,
+                    channels: 0,
                     memory_used: 0,
                     memory_cap: 0,
                     draining: false,
@@ -57,6 +60,8 @@ macro_rules! counters {
 counters! {
     /// Connections welcomed.
     connected,
+    /// Connections that have attested another address than their handshake's.
+    connections_moved,
     /// Registrations made or renewed.
     registered,
     /// Bundles published.
@@ -75,6 +80,32 @@ counters! {
     knocks,
     /// Knocks passed on.
     knocks_forwarded,
+    /// Echo requests answered.
+    echoes,
+    /// Echo requests without an answer: too many from one address, or without a good cookie.
+    echoes_refused,
+    /// Relay channels leased.
+    channels_leased,
+    /// Relay channels asked for, for which there was no room.
+    channels_refused,
+    /// Relay channels that ended because nothing was heard on them.
+    channels_silent,
+    /// Frames passed on from one node to another.
+    relayed_frames,
+    /// Bytes of these frames.
+    relayed_bytes,
+    /// Frames dropped for want of a channel.
+    relay_without_channel,
+    /// Frames dropped because the other end has not been heard for too long.
+    relay_to_silent,
+    /// Frames dropped because the channel or the network carries as much as it may.
+    relay_over_rate,
+    /// Challenges to addresses that claim to be the end of a channel.
+    relay_challenges,
+    /// Ends of channels that moved to the address from which a challenge came back.
+    relay_moves,
+    /// Datagrams for the peer that it could not read, or that are not for a peer.
+    datagrams_ignored,
     /// Registrations forgotten because nobody came back.
     forgotten,
     /// Requests refused, for whatever reason.

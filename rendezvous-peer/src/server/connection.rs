@@ -1,5 +1,6 @@
 //! One connection: its requests, its pushes, its end.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -13,8 +14,8 @@ use tokio::task::JoinSet;
 use tracing::Instrument;
 use zeroize::Zeroize;
 
-use super::{Link, PUSH_QUEUE, Shared};
-use crate::core::{Caller, CloseReason, ConnId};
+use super::{Link, PUSH_QUEUE, Queued, Shared};
+use crate::core::{Caller, CloseReason, ConnId, Origin};
 
 /// What a caller whose page finds no room is told to wait.
 const PAGE_RETRY_MS: u32 = 500;
@@ -23,9 +24,13 @@ const PAGE_RETRY_MS: u32 = 500;
 pub(super) async fn serve(shared: Arc<Shared>, conn: ConnId, incoming: Incoming) {
     let span = tracing::debug_span!("conn", id = conn.0);
     let stop = shared.stop.clone();
+    // The address that the handshake proves. Afterwards, a packet from anywhere may change it.
+    let proved = incoming.remote_addr();
     let work = async {
         match incoming.handshake().await {
-            Ok(Accepted::PeerClient(connection)) => welcome(shared, conn, connection).await,
+            Ok(Accepted::PeerClient(connection)) => {
+                welcome(shared, conn, connection, proved).await;
+            }
             // An endpoint with a peer's role accepts no nodes.
             Ok(Accepted::Node(_)) => {}
             Err(error) => tracing::debug!(%error, "No handshake"),
@@ -38,7 +43,12 @@ pub(super) async fn serve(shared: Arc<Shared>, conn: ConnId, incoming: Incoming)
     }
 }
 
-async fn welcome(shared: Arc<Shared>, conn: ConnId, connection: ServerConnection) {
+async fn welcome(
+    shared: Arc<Shared>,
+    conn: ConnId,
+    connection: ServerConnection,
+    proved: SocketAddr,
+) {
     let (pushes, queue) = mpsc::channel(PUSH_QUEUE);
     let mail = Arc::new(Notify::new());
     shared.links.insert(conn, Link { pushes, mail: Arc::clone(&mail) });
@@ -51,8 +61,8 @@ async fn welcome(shared: Arc<Shared>, conn: ConnId, connection: ServerConnection
     });
     let caller = visit.caller();
     visit.identified.store(caller.is_some(), Ordering::Relaxed);
-    let (remote, now) = (visit.connection.remote_addr(), visit.shared.clock.now());
-    let greeting = match visit.shared.core.welcome(conn, remote, caller, now) {
+    let (origin, now) = (visit.origin(proved), visit.shared.clock.now());
+    let greeting = match visit.shared.core.welcome(conn, origin, caller, now) {
         Ok(greeting) => greeting,
         Err(reason) => return visit.connection.close(code(reason)),
     };
@@ -121,7 +131,7 @@ async fn answer(visit: Arc<Visit>, incoming: IncomingRequest) {
     if !early {
         visit.identify();
     }
-    let remote = connection.remote_addr();
+    let seen = visit.origin(connection.remote_addr());
     let (mut outcome, _page) = match request {
         Ok(request) => {
             let page = match request.call {
@@ -139,7 +149,7 @@ async fn answer(visit: Arc<Visit>, incoming: IncomingRequest) {
                 }
                 _ => None,
             };
-            (shared.core.call(*conn, remote, request, shared.clock.now()), page)
+            (shared.core.call(*conn, seen, request, shared.clock.now()), page)
         }
         Err(fault) => {
             let error = match fault {
@@ -147,7 +157,7 @@ async fn answer(visit: Arc<Visit>, incoming: IncomingRequest) {
                 RequestFault::Malformed(error) => error,
                 _ => DecodeError::Truncated,
             };
-            (shared.core.malformed(*conn, remote, error, shared.clock.now()), None)
+            (shared.core.malformed(*conn, seen, error, shared.clock.now()), None)
         }
     };
     shared.route(&mut outcome);
@@ -173,15 +183,17 @@ async fn answer(visit: Arc<Visit>, incoming: IncomingRequest) {
 async fn push_all(
     visit: &Visit,
     greeting: Push,
-    mut queue: mpsc::Receiver<Push>,
+    mut queue: mpsc::Receiver<Queued>,
     mail: Arc<Notify>,
 ) -> &'static str {
     let Visit { shared, conn, connection, .. } = visit;
-    let mut push = Some(greeting);
+    let unlimited = |push| Queued { push, room: None };
+    let mut next = Some(unlimited(greeting));
     loop {
-        if let Some(mut it) = push.take() {
-            let pushed = connection.push(&it).await;
-            if let Push::Envelope(waiting) = &mut it {
+        if let Some(Queued { mut push, room }) = next.take() {
+            let pushed = connection.push(&push).await;
+            drop(room);
+            if let Push::Envelope(waiting) = &mut push {
                 waiting.envelope.zeroize();
             }
             match pushed {
@@ -194,14 +206,14 @@ async fn push_all(
                 Err(_) => return "lost",
             }
         }
-        push = match queue.try_recv() {
+        next = match queue.try_recv() {
             Ok(it) => Some(it),
-            Err(_) => shared.core.next_mail(*conn, shared.clock.now()),
+            Err(_) => shared.core.next_mail(*conn, shared.clock.now()).map(unlimited),
         };
-        if push.is_none() {
+        if next.is_none() {
             tokio::select! {
                 it = queue.recv() => match it {
-                    Some(it) => push = Some(it),
+                    Some(it) => next = Some(it),
                     None => return "unlinked",
                 },
                 () = mail.notified() => {}
@@ -211,6 +223,14 @@ async fn push_all(
 }
 
 impl Visit {
+    /// Where a node is whose datagrams come from `address`.
+    fn origin(&self, address: SocketAddr) -> Origin {
+        match self.connection.tunnelled() {
+            true => Origin::tunnel(self.connection.origin(), address),
+            false => Origin::udp(address),
+        }
+    }
+
     fn caller(&self) -> Option<Caller> {
         let device = self.connection.device()?;
         let passport = &device.passport;

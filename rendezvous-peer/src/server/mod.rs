@@ -1,30 +1,35 @@
 //! The shell around the core: a socket, a clock, and a task for each connection.
 //!
-//! [`start`] opens the socket and runs the accept loop and the expiry tick. Every task belongs to
-//! one tracker and hears one token, so that [`RunningPeer::shutdown`] waits for all of them.
+//! [`start`] opens the sockets and runs the accept loop, the expiry tick and the tunnels. What is
+//! not QUIC never comes here: the socket asks the core itself ([`forwarder`]). Every task belongs
+//! to one tracker and hears a token, so that [`RunningPeer::shutdown`] waits for all of them.
 
+mod config;
 mod connection;
+mod forwarder;
 mod host;
 
 use std::net::SocketAddr;
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use dashmap::DashMap;
 use halloo_identity::{HostError, PeerAddress, PeerHost, PeerKey};
+use halloo_transport::websocket::{self, Listener, ListenerStats};
 use halloo_transport::{BindError, CloseCode, Endpoint, EndpointRole};
 use halloo_wire::peer::Push;
 use halloo_wire::{InstanceId, PeerFingerprint};
-use tokio::sync::{Notify, Semaphore, mpsc, watch};
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, mpsc, watch};
 use tokio::time::{MissedTickBehavior, interval, timeout};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::core::{ConnId, Core, Incident, Limits, LimitsError, Millis, Outcome, RowView, Stats};
-use crate::keyfile::{self, KeyError};
+use self::forwarder::Forwarder;
+use crate::core::{ConnId, Core, Expired, Incident, Millis, Outcome, RowView, Stats};
+use crate::keyfile;
 
+pub use self::config::{Config, EchoPort, ListenError, StartError, WebSocketAddr};
 pub use self::host::{PublicHost, is_public};
 
 /// How often what has expired is swept out. It is never handed out in between.
@@ -32,65 +37,14 @@ const EXPIRY_TICK: Duration = Duration::from_secs(5);
 /// Small pushes (a knock, a farewell) that may wait for a slow connection. A knock beyond them is
 /// dropped: the caller has its answer and tries again.
 const PUSH_QUEUE: usize = 16;
+/// Bytes of QUIC datagrams that may wait in knocks for slow connections: some thousand first
+/// flights. All queues together could hold a gigabyte of them otherwise.
+const FIRST_FLIGHTS: usize = 16 << 20;
 /// Pages of envelopes under way at a time: at 256 KiB each, what slow readers hold stays below
 /// 64 MiB.
 const PAGES: usize = 256;
 /// How long closed connections get to hear that they are.
 const GOODBYE: Duration = Duration::from_secs(1);
-
-/// What a rendezvous peer is started with.
-#[derive(Debug, Clone)]
-pub struct Config {
-    /// Where to listen, UDP. Port 0 lets the system choose.
-    pub listen: SocketAddr,
-    /// Names under which nodes reach the peer. When there are none, its address is the machine's.
-    pub public_hosts: Vec<PublicHost>,
-    /// Where the key is kept, and nothing else.
-    pub data_dir: PathBuf,
-    /// The table's limits.
-    pub limits: Limits,
-    /// How long a stopping peer lets its connections fetch what waits and leave by themselves.
-    pub drain: Duration,
-}
-
-impl Config {
-    /// A peer on UDP port 443 of every address, which keeps its key in `data_dir`.
-    pub fn new(data_dir: impl Into<PathBuf>) -> Self {
-        Self {
-            listen: SocketAddr::from((std::net::Ipv6Addr::UNSPECIFIED, 443)),
-            public_hosts: Vec::new(),
-            data_dir: data_dir.into(),
-            limits: Limits::default(),
-            drain: Duration::from_secs(3),
-        }
-    }
-}
-
-/// Why a peer did not start.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum StartError {
-    /// The limits cannot work together.
-    #[error("the limits cannot work together: {0}")]
-    Limits(#[from] LimitsError),
-    /// The key could not be read or made.
-    #[error(transparent)]
-    Key(#[from] KeyError),
-    /// The socket could not be opened.
-    #[error("cannot listen on UDP {listen}")]
-    Bind {
-        /// Where.
-        listen: SocketAddr,
-        /// Why.
-        source: BindError,
-    },
-    /// The place under which nodes would reach the peer is none.
-    #[error("the peer's address cannot be written: {0}")]
-    Host(#[from] HostError),
-    /// The operating system gave no random bytes.
-    #[error("the operating system gives no random bytes")]
-    Random(#[source] getrandom::Error),
-}
 
 /// Starts a peer on the current tokio runtime.
 ///
@@ -107,11 +61,15 @@ pub async fn start(config: Config) -> Result<RunningPeer, StartError> {
     let (mut instance, mut seed) = ([0; 16], [0; 32]);
     getrandom::fill(&mut instance).map_err(StartError::Random)?;
     getrandom::fill(&mut seed).map_err(StartError::Random)?;
-    let core = Core::new(config.limits, InstanceId(instance), seed, clock.now())?;
     let bind = |source| StartError::Bind { listen: config.listen, source };
     let endpoint = Endpoint::bind(config.listen, EndpointRole::Peer { key: &key }).map_err(bind)?;
     let local = endpoint.local_addr().map_err(|e| bind(BindError::Socket(e)))?;
     let addresses = addresses(&config.public_hosts, local, &key)?;
+    let tunnels = tunnels(&config, local, &key)?;
+    let echo_port = second_port(&config, &endpoint);
+    let core = Core::new(config.limits, InstanceId(instance), seed, clock.now())?;
+    let core = Arc::new(core.with_echo_port(echo_port));
+    endpoint.set_forwarder(Arc::new(Forwarder { core: Arc::clone(&core), clock }));
     let shared = Arc::new(Shared {
         core,
         clock,
@@ -119,14 +77,67 @@ pub async fn start(config: Config) -> Result<RunningPeer, StartError> {
         links: DashMap::new(),
         next_conn: AtomicU64::new(1),
         pages: Semaphore::new(PAGES),
+        first_flights: Arc::new(Semaphore::new(FIRST_FLIGHTS)),
         tasks: TaskTracker::new(),
         stop: CancellationToken::new(),
+        stop_tunnels: CancellationToken::new(),
         occupancy: watch::Sender::new(0),
     });
     shared.tasks.spawn(accept_loop(Arc::clone(&shared)));
     shared.tasks.spawn(expiry_loop(Arc::clone(&shared)));
-    let drain = config.drain;
-    Ok(RunningPeer { shared, local, addresses, fingerprint: key.fingerprint(), drain })
+    if let Some(tunnels) = &tunnels {
+        shared.tasks.spawn(tunnel_loop(Arc::clone(&shared), Arc::clone(tunnels)));
+    }
+    let (fingerprint, drain) = (key.fingerprint(), config.drain);
+    Ok(RunningPeer { shared, local, echo_port, tunnels, addresses, fingerprint, drain })
+}
+
+/// Opens the second UDP port, if it can be had.
+fn second_port(config: &Config, endpoint: &Endpoint) -> Option<u16> {
+    let port = config.echo_port.port(config.listen.port())?;
+    match endpoint.bind_second(port) {
+        Ok(second) => Some(second.port()),
+        Err(error) => {
+            tracing::warn!(
+                port, kind = ?error.kind(),
+                "No second UDP port: nodes learn less about their NAT"
+            );
+            None
+        }
+    }
+}
+
+/// Opens the TCP port for WebSockets, if it is wanted and can be had.
+fn tunnels(
+    config: &Config,
+    local: SocketAddr,
+    key: &PeerKey,
+) -> Result<Option<Arc<Listener>>, StartError> {
+    let most = websocket::Limits::default();
+    let limits = websocket::Limits {
+        connections: most.connections.min(config.limits.connections),
+        connections_per_source: most
+            .connections_per_source
+            .min(config.limits.connections_per_source),
+        ..most
+    };
+    let bind = |listen| {
+        Listener::bind(listen, key, limits)
+            .map(|it| Some(Arc::new(it)))
+            .map_err(|source| StartError::BindTcp { listen, source })
+    };
+    match config.websocket {
+        WebSocketAddr::Off => Ok(None),
+        WebSocketAddr::At(listen) => bind(listen),
+        WebSocketAddr::Same => bind(local).or_else(|error| {
+            let kind = match &error {
+                StartError::BindTcp { source: BindError::Socket(e), .. } => Some(e.kind()),
+                _ => None,
+            };
+            tracing::warn!(?kind, "No WebSockets: nodes whose network blocks UDP cannot come");
+            Ok(None)
+        }),
+    }
 }
 
 /// A rendezvous peer at work. Dropped without [`shutdown`](Self::shutdown), it stops at once and
@@ -134,6 +145,8 @@ pub async fn start(config: Config) -> Result<RunningPeer, StartError> {
 pub struct RunningPeer {
     shared: Arc<Shared>,
     local: SocketAddr,
+    echo_port: Option<u16>,
+    tunnels: Option<Arc<Listener>>,
     addresses: Vec<PeerAddress>,
     fingerprint: PeerFingerprint,
     drain: Duration,
@@ -154,6 +167,21 @@ impl RunningPeer {
     /// Where the socket listens.
     pub fn local_addr(&self) -> SocketAddr {
         self.local
+    }
+
+    /// The second UDP port, if there is one.
+    pub fn echo_port(&self) -> Option<u16> {
+        self.echo_port
+    }
+
+    /// Where WebSockets are taken, if they are.
+    pub fn websocket_addr(&self) -> Option<SocketAddr> {
+        self.tunnels.as_ref()?.local_addr().ok()
+    }
+
+    /// What has come to the WebSockets' port, if there is one.
+    pub fn websocket_stats(&self) -> Option<ListenerStats> {
+        self.tunnels.as_ref().map(|tunnels| tunnels.stats())
     }
 
     /// The name of the peer's key.
@@ -201,9 +229,11 @@ impl RunningPeer {
         // Closed before the tasks let go of their connections, so that all hear why.
         self.shared.endpoint.close(CloseCode::ShuttingDown);
         self.shared.stop.cancel();
+        let _ = timeout(GOODBYE, self.shared.endpoint.wait_idle()).await;
+        // Those behind a tunnel hear it through the tunnel.
+        self.shared.stop_tunnels.cancel();
         self.shared.tasks.close();
         self.shared.tasks.wait().await;
-        let _ = timeout(GOODBYE, self.shared.endpoint.wait_idle()).await;
     }
 }
 
@@ -211,31 +241,44 @@ impl Drop for RunningPeer {
     fn drop(&mut self) {
         self.shared.endpoint.close(CloseCode::ShuttingDown);
         self.shared.stop.cancel();
+        self.shared.stop_tunnels.cancel();
     }
 }
 
 /// What all tasks of a peer share.
 struct Shared {
-    core: Core,
+    core: Arc<Core>,
     clock: Clock,
     endpoint: Endpoint,
     links: DashMap<ConnId, Link>,
     next_conn: AtomicU64,
     pages: Semaphore,
+    /// Bytes of QUIC datagrams that may still wait in knocks.
+    first_flights: Arc<Semaphore>,
     /// Every task of the peer.
     tasks: TaskTracker,
     stop: CancellationToken,
+    /// Ends the tunnels, after everything that goes through them.
+    stop_tunnels: CancellationToken,
     /// Connections at the moment; somebody waits for none.
     occupancy: watch::Sender<usize>,
 }
 
 /// The way to a connection's task.
 struct Link {
-    pushes: mpsc::Sender<Push>,
+    pushes: mpsc::Sender<Queued>,
     mail: Arc<Notify>,
 }
 
+/// A push that waits for its connection.
+struct Queued {
+    push: Push,
+    /// What it takes of [`FIRST_FLIGHTS`].
+    room: Option<OwnedSemaphorePermit>,
+}
+
 /// Monotonic time since the start.
+#[derive(Debug, Clone, Copy)]
 struct Clock(Instant);
 
 impl Clock {
@@ -257,11 +300,27 @@ impl Shared {
         for (conn, push) in pushes {
             // The connection may have ended since, or be too slow to hear it.
             if let Some(link) = self.links.get(&conn)
-                && link.pushes.try_send(push).is_err()
+                && link.pushes.try_send(self.queued(push)).is_err()
             {
                 tracing::debug!(conn = conn.0, "A push found no room");
             }
         }
+    }
+
+    /// A push with room for what it carries. A knock whose first flight finds none goes without:
+    /// QUIC sends it again, through the relay.
+    fn queued(&self, mut push: Push) -> Queued {
+        let mut room = None;
+        if let Push::Knock { datagrams, .. } = &mut push {
+            let bytes = datagrams.iter().map(Vec::len).sum::<usize>();
+            let bytes = u32::try_from(bytes).unwrap_or(u32::MAX);
+            room = Arc::clone(&self.first_flights).try_acquire_many_owned(bytes).ok();
+            if room.is_none() {
+                tracing::debug!("A first flight found no room");
+                datagrams.clear();
+            }
+        }
+        Queued { push, room }
     }
 }
 
@@ -274,7 +333,7 @@ async fn accept_loop(shared: Arc<Shared>) {
                 None => break,
             },
         };
-        if !shared.core.admits(incoming.remote_addr(), shared.clock.now()) {
+        if !shared.core.admits(incoming.origin(), shared.clock.now()) {
             incoming.refuse();
             continue;
         }
@@ -292,10 +351,17 @@ async fn expiry_loop(shared: Arc<Shared>) {
             _ = tick.tick() => {}
         }
         let expired = shared.core.expire(shared.clock.now());
-        if expired != crate::core::Expired::default() {
-            let (envelopes, registrations) = (expired.envelopes, expired.registrations);
-            tracing::debug!(envelopes, registrations, "Expired");
+        if expired != Expired::default() {
+            let Expired { envelopes, registrations, channels } = expired;
+            tracing::debug!(envelopes, registrations, channels, "Expired");
         }
+    }
+}
+
+async fn tunnel_loop(shared: Arc<Shared>, tunnels: Arc<Listener>) {
+    tokio::select! {
+        () = shared.stop_tunnels.cancelled() => {}
+        () = tunnels.serve(&shared.endpoint) => {}
     }
 }
 

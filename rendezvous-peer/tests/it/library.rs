@@ -10,10 +10,23 @@ use rendezvous_peer::{Config, RunningPeer, start};
 use tokio::time::timeout;
 
 async fn peer(dir: &std::path::Path) -> RunningPeer {
+    start(config(dir)).await.unwrap()
+}
+
+fn config(dir: &std::path::Path) -> Config {
     let mut config = Config::new(dir);
     config.listen = "127.0.0.1:0".parse().unwrap();
     config.drain = Duration::from_millis(50);
-    start(config).await.unwrap()
+    config
+}
+
+/// A peer in this process with a changed configuration, and the directory with its key.
+pub(crate) async fn running(change: impl FnOnce(&mut Config)) -> (tempfile::TempDir, RunningPeer) {
+    let dir = tempfile::tempdir().unwrap();
+    let mut config = config(dir.path());
+    change(&mut config);
+    let peer = start(config).await.unwrap();
+    (dir, peer)
 }
 
 #[tokio::test]

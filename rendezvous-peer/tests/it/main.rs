@@ -3,7 +3,10 @@
 #![allow(clippy::unwrap_used)]
 
 mod common;
+mod echo;
 mod library;
 mod privacy;
 mod process;
 mod protocol;
+mod relay;
+mod tunnel;

@@ -1,25 +1,34 @@
 //! What a peer must not tell: its logs name nobody.
 
-use crate::common::{Node, Process, raw, token};
+use crate::common::{Node, Process, raw, tunnel};
 use halloo_transport::Show;
+use halloo_wire::SessionId;
+use halloo_wire::datagram::RelayFrame;
 use halloo_wire::envelope::Lane;
-use halloo_wire::peer::{Call, Knock, Push, Response};
-use halloo_wire::{DeviceId, SessionId};
+use halloo_wire::peer::{Call, Push};
+use halloo_wire::peer_datagram::{EchoAnswer, PeerDatagram};
 
 #[tokio::test]
 async fn logs_at_the_lowest_level_hold_no_address_and_no_identity() {
     let home = tempfile::tempdir().unwrap();
-    let mut peer = Process::start(home.path(), &["--log", "trace"]).await;
+    let mut peer =
+        Process::start(home.path(), &["--log", "trace", "--websocket", "127.0.0.1:0"]).await;
     let (bob, alice) = (Node::new(&peer), Node::new(&peer));
     let inbox = bob.reachable(&[1]).await;
     let sender = alice.connect(Show::Nothing).await;
     sender.ask(bob.drop_call(Lane::Contacts, 1, Some(1))).await;
     assert!(matches!(inbox.push().await, Push::Envelope(_)));
-    let card = vec![1; 20];
-    let to = bob.fingerprint();
-    let knock = Knock { to, device: DeviceId::FIRST, token: token(1), card };
-    assert!(matches!(sender.ask(Call::Knock(knock)).await, Response::Knocked(_)));
+    let channel = sender.knock(bob.knock(1)).await.callee.unwrap().channel.unwrap();
     assert!(matches!(inbox.push().await, Push::Knock { .. }));
+    // What comes beside QUIC, from somebody whose place is nobody's business either.
+    let other = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+    let echo = PeerDatagram::EchoRequest { txid: 1, cookie: 0, answer: EchoAnswer::Here };
+    let frame = RelayFrame { channel, datagram: &[0x40; 100] };
+    for datagram in [echo.encode(), frame.encode(), b"\x06nonsense".to_vec()] {
+        other.send_to(&datagram, peer.listen()).unwrap();
+    }
+    let tunnel = tunnel(&alice, peer.websocket()).await;
+    alice.connect_at(tunnel.addr(), Show::Nothing).await;
     sender.ask(bob.drop_call(Lane::Contacts, 1, Some(9))).await;
     bob.register(2).await;
     let thief = alice.connect(Show::Device).await;
@@ -30,6 +39,8 @@ async fn logs_at_the_lowest_level_hold_no_address_and_no_identity() {
 
     let log = peer.kill().await;
     assert!(log.contains("Refused"), "the log is at work: {log}");
+    let port = format!(":{}", other.local_addr().unwrap().port());
+    assert!(!log.contains(&port), "{port} is in the log:\n{log}");
     for node in [&alice, &bob] {
         let fingerprint = node.fingerprint();
         let address = node.endpoint.local_addr().unwrap();

@@ -158,6 +158,33 @@ fn a_taken_port_names_its_holder_and_a_way_out() {
 }
 
 #[test]
+fn a_taken_port_for_websockets_is_named_when_it_was_asked_for() {
+    let holder = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let websocket = holder.local_addr().unwrap().to_string();
+    let args = ["run", "--listen", "127.0.0.1:0", "--websocket", &websocket];
+    let (output, stdout, stderr) = run(&args, &[]);
+    assert_eq!((output.status.code(), stdout.as_str()), (Some(8), ""));
+    assert!(stderr.starts_with("error[port-taken]: cannot listen on TCP 127.0.0.1:"), "{stderr}");
+    assert!(stderr.contains("--websocket [::]:8443"), "{stderr}");
+}
+
+#[tokio::test]
+async fn a_ready_peer_says_where_it_listens() {
+    let home = tempfile::tempdir().unwrap();
+    let all = Process::start(home.path(), &["--websocket", "127.0.0.1:0"]).await;
+    let echo_port = all.ready["echo_port"].as_u64().unwrap();
+    assert_ne!(echo_port, u64::from(all.listen().port()));
+    assert_ne!(all.websocket().port(), 0);
+    all.kill().await;
+    let args = ["--websocket", "off", "--echo-port", "off", "--relay", "off"];
+    let little = Process::start(home.path(), &args).await;
+    assert_eq!(
+        (&little.ready["websocket"], &little.ready["echo_port"]),
+        (&Value::Null, &Value::Null)
+    );
+}
+
+#[test]
 fn usage_and_configuration_have_exit_codes_of_their_own() {
     let code = |args: &[&str], variables: &[(&str, &str)]| run(args, variables).0.status.code();
     assert_eq!(code(&["--help"], &[]), Some(0));

@@ -2,11 +2,11 @@
 
 use crate::common::{Node, PATIENCE, Process, envelope, raw, token};
 use halloo_transport::{CloseCode, ConnectionLost, EarlyData, PeerTrust, Show};
+use halloo_wire::SessionId;
 use halloo_wire::envelope::Lane;
 use halloo_wire::peer::{
     Call, Callee, Knock, Knocked, PeerError, Publication, Push, Receipt, Request, Response,
 };
-use halloo_wire::{DeviceId, SessionId};
 use tokio::time::timeout;
 
 #[tokio::test]
@@ -96,24 +96,23 @@ async fn a_knock_reaches_the_callee_and_answers_the_caller() {
     let (bob, alice) = (Node::new(&peer), Node::new(&peer));
     let inbox = bob.reachable(&[1]).await;
     let caller = alice.connect(Show::Nothing).await;
-    let knock = |shown| {
-        let card = b"alice's card".to_vec();
-        let to = bob.fingerprint();
-        Call::Knock(Knock { to, device: DeviceId::FIRST, token: token(shown), card })
-    };
-    let nobody = Response::Knocked(Knocked { callee: None });
-    assert_eq!(caller.ask(knock(2)).await, nobody);
-    let callee = Callee { observed: bob.endpoint.local_addr().unwrap(), card: vec![1; 60] };
-    let answer = caller.ask(knock(1)).await;
-    assert_eq!(answer, Response::Knocked(Knocked { callee: Some(callee) }));
+    let knock = |shown| Knock { relay: false, ..bob.knock(shown) };
+    let nobody = Knocked { callee: None, message: None };
+    assert_eq!(caller.knock(knock(2)).await, nobody);
+    let observed = vec![bob.endpoint.local_addr().unwrap()];
+    let callee = Callee { observed, card: vec![1; 60], channel: None };
+    let answer = caller.knock(knock(1)).await;
+    assert_eq!(answer, Knocked { callee: Some(callee), message: None });
     let pushed = Push::Knock {
         capability: token(1).id(),
-        observed: alice.endpoint.local_addr().unwrap(),
-        card: b"alice's card".to_vec(),
+        observed: vec![alice.endpoint.local_addr().unwrap()],
+        card: b"caller's card".to_vec(),
+        channel: None,
+        datagrams: vec![],
     };
     assert_eq!(inbox.push().await, pushed);
     inbox.connection.close(CloseCode::Done);
-    timeout(PATIENCE, async { while caller.ask(knock(1)).await != nobody {} }).await.unwrap();
+    timeout(PATIENCE, async { while caller.knock(knock(1)).await != nobody {} }).await.unwrap();
 }
 
 #[tokio::test]

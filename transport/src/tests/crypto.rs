@@ -174,7 +174,7 @@ async fn the_two_protocols_do_not_mix() {
 async fn another_version_or_none_is_refused() {
     let peer = TestPeer::new();
     let raw = raw_endpoint(None);
-    for alpn in [vec![b"halloo-peer/2".to_vec()], vec![b"h3".to_vec()], vec![]] {
+    for alpn in [vec![b"halloo-peer/1".to_vec()], vec![b"h3".to_vec()], vec![]] {
         let mut tls = client_with(kx_group::X25519MLKEM768);
         tls.alpn_protocols = alpn;
         let config = config::peer_client(tls, Tokens::Refuse);

@@ -152,7 +152,12 @@ async fn a_device_that_resumes_is_known_before_it_registers() {
     let (second, _accepted) = dial().into_0rtt().map_err(drop).unwrap();
     let register = Request {
         session: None,
-        call: Call::Register(Register { device: DeviceId::FIRST, counter: 1, instance: INSTANCE }),
+        call: Call::Register(Register {
+            device: DeviceId::FIRST,
+            counter: 1,
+            instance: Some(INSTANCE),
+            grants: Vec::new(),
+        }),
     };
     let asks = tokio::spawn({
         let register = register.clone();

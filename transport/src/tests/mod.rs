@@ -5,9 +5,14 @@ mod crypto;
 mod datagrams;
 mod early;
 mod nodes;
+mod paths;
 mod peers;
 mod proxy;
 mod requests;
+mod routes;
+mod sorting;
+mod tunnels;
+mod websocket;
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
@@ -185,7 +190,7 @@ fn dropped() -> Response {
 }
 
 fn welcome(addr: SocketAddr) -> Push {
-    Push::Welcome { instance: INSTANCE, observed: addr }
+    Push::Welcome { instance: INSTANCE, observed: addr, echo_port: None }
 }
 
 async fn ask(client: &PeerConnection, request: Request) -> Result<Response, RequestError> {
@@ -194,6 +199,16 @@ async fn ask(client: &PeerConnection, request: Request) -> Result<Response, Requ
 
 fn is_call(request: &IncomingRequest, expected: &Request) -> bool {
     request.request.as_ref().is_ok_and(|it| it == expected)
+}
+
+/// Makes sure that an attempt goes on, or has ended only because nobody answered in time, and ends
+/// it.
+async fn assert_unanswered(attempt: tokio::task::JoinHandle<Result<NodeConnection, ConnectError>>) {
+    if attempt.is_finished() {
+        assert_eq!(attempt.await.unwrap().unwrap_err(), ConnectError::TimedOut);
+    } else {
+        attempt.abort();
+    }
 }
 
 /// Lets everything else run until `condition` holds.

@@ -2,10 +2,13 @@
 
 use halloo_wire::envelope::Lane;
 use halloo_wire::peer::{
-    Call, Callee, Control, DropEnvelope, Found, Grant, Knock, Knocked, LookUp, Page, PeerError,
-    Publication, Push, Receipt, Register, Registered, Request, Response, Waiting,
+    Attested, Call, Callee, Control, DropEnvelope, Found, Grant, Knock, KnockMessage, Knocked,
+    LookUp, Page, PeerError, Publication, Push, Receipt, Register, Registered, Request, Response,
+    Waiting,
 };
-use halloo_wire::{CapabilityId, CapabilityToken, DeviceId, EnvelopeId, InstanceId, SessionId};
+use halloo_wire::{
+    CapabilityId, CapabilityToken, ChannelId, DeviceId, EnvelopeId, InstanceId, SessionId,
+};
 
 use crate::golden::{addr, alice};
 use crate::golden_file::check;
@@ -22,6 +25,7 @@ fn requests() {
         envelope: vec![0xe0, 0xe1],
     };
     let stranger = DropEnvelope { token: None, instance: None, ..contact.clone() };
+    let mapped = |cookie| Attested { addr: addr("203.0.113.5:40000"), cookie };
     check(
         "peer-request.hex",
         "",
@@ -33,7 +37,8 @@ fn requests() {
                     Call::Register(Register {
                         device: DeviceId::FIRST,
                         counter: 300,
-                        instance: instance(),
+                        instance: Some(instance()),
+                        grants: Vec::new(),
                     }),
                 ),
             ),
@@ -69,17 +74,41 @@ fn requests() {
             ("drop/contact", request(None, Call::Drop(contact))),
             ("drop/stranger", request(None, Call::Drop(stranger))),
             (
-                "knock",
+                "knock/with everything",
                 request(
                     None,
                     Call::Knock(Knock {
-                        to: alice(),
-                        device: DeviceId::FIRST,
-                        token: CapabilityToken([0x70; 32]),
                         card: vec![0xc0, 0xc1],
+                        reveal: true,
+                        attested: vec![
+                            mapped(0xc1c2_c3c4_c5c6_c7c8),
+                            Attested { addr: addr("[2001:db8::7]:443"), cookie: u64::MAX },
+                        ],
+                        datagrams: vec![vec![0xc0, 0xc1, 0xc2], vec![0xc0, 0xc3]],
+                        message: Some(KnockMessage {
+                            instance: Some(instance()),
+                            envelope: vec![0xe0, 0xe1],
+                        }),
+                        ..knock()
                     }),
                 ),
             ),
+            ("knock/hidden", request(None, Call::Knock(knock()))),
+            (
+                "knock/direct only",
+                request(
+                    None,
+                    Call::Knock(Knock {
+                        card: vec![0xc0, 0xc1],
+                        reveal: true,
+                        relay: false,
+                        message: Some(KnockMessage { instance: None, envelope: vec![0xe0, 0xe1] }),
+                        ..knock()
+                    }),
+                ),
+            ),
+            ("attest", request(session, Call::Attest(vec![mapped(42)]))),
+            ("attest/nothing", request(session, Call::Attest(vec![]))),
         ],
         Control::encode,
         Control::decode,
@@ -110,10 +139,14 @@ fn responses() {
         one_time_key: Some(1),
     };
     let used_up = Found { one_time_keys: vec![[0x11; 32]], one_time_key: None, ..found.clone() };
-    let knocked = |observed: &str, card: &[u8]| {
-        let callee = Callee { observed: addr(observed), card: card.to_vec() };
-        Response::Knocked(Knocked { callee: Some(callee) })
+    let receipt = Receipt { instance: instance(), ttl_s: 259_200 };
+    let knocked = |callee, message| Response::Knocked(Knocked { callee, message });
+    let callee = |observed: &[&str], card: &[u8], channel: Option<u64>| {
+        let observed = observed.iter().map(|at| addr(at)).collect();
+        Some(Callee { observed, card: card.to_vec(), channel: channel.map(ChannelId) })
     };
+    let (seen, shown) = ("203.0.113.5:51001", "[2001:db8::7]:443");
+    let card = &[0xc0, 0xc1];
     let refused = Response::Refused;
     check(
         "peer-response.hex",
@@ -139,10 +172,15 @@ fn responses() {
             ("page/empty", Response::Page(Page { envelopes: vec![], more: false })),
             ("found", Response::Found(found)),
             ("found/one-time keys used up", Response::Found(used_up)),
-            ("dropped", Response::Dropped(Receipt { instance: instance(), ttl_s: 259_200 })),
-            ("knocked/not there", Response::Knocked(Knocked { callee: None })),
-            ("knocked/over IPv4", knocked("203.0.113.5:51001", &[0xc0, 0xc1])),
-            ("knocked/over IPv6", knocked("[2001:db8::7]:443", &[])),
+            ("dropped", Response::Dropped(receipt)),
+            ("knocked/not there", knocked(None, None)),
+            ("knocked/not there but message left", knocked(None, Some(Ok(receipt)))),
+            ("knocked/all ways", knocked(callee(&[seen, shown], card, Some(CHANNEL)), None)),
+            (
+                "knocked/relay only",
+                knocked(callee(&[], &[], Some(6)), Some(Err(PeerError::MailboxFull))),
+            ),
+            ("knocked/direct only", knocked(callee(&[seen], card, None), None)),
             ("refused/malformed", refused(PeerError::Malformed)),
             ("refused/too large", refused(PeerError::TooLarge)),
             ("refused/not registered", refused(PeerError::NotRegistered)),
@@ -172,21 +210,56 @@ fn responses() {
 
 #[test]
 fn pushes() {
+    let capability = CapabilityId([0xca; 32]);
     check(
         "peer-push.hex",
         "",
         &[
             (
                 "welcome",
-                Push::Welcome { instance: instance(), observed: addr("203.0.113.5:51001") },
+                Push::Welcome {
+                    instance: instance(),
+                    observed: addr("203.0.113.5:51001"),
+                    echo_port: Some(444),
+                },
+            ),
+            (
+                "welcome/one port",
+                Push::Welcome {
+                    instance: instance(),
+                    observed: addr("[2001:db8::7]:443"),
+                    echo_port: None,
+                },
             ),
             ("envelope", Push::Envelope(waiting())),
             (
-                "knock",
+                "knock/all ways",
                 Push::Knock {
-                    capability: CapabilityId([0xca; 32]),
-                    observed: addr("203.0.113.5:51001"),
+                    capability,
+                    observed: vec![addr("203.0.113.5:51001"), addr("203.0.113.5:40000")],
                     card: vec![0xc0, 0xc1],
+                    channel: Some(ChannelId(CHANNEL).other()),
+                    datagrams: vec![vec![0xc0, 0xc1, 0xc2], vec![0xc0, 0xc3]],
+                },
+            ),
+            (
+                "knock/relay only",
+                Push::Knock {
+                    capability,
+                    observed: vec![],
+                    card: vec![],
+                    channel: Some(ChannelId(7)),
+                    datagrams: vec![],
+                },
+            ),
+            (
+                "knock/direct only",
+                Push::Knock {
+                    capability,
+                    observed: vec![addr("203.0.113.5:51001")],
+                    card: vec![0xc0, 0xc1],
+                    channel: None,
+                    datagrams: vec![],
                 },
             ),
             ("superseded", Push::Superseded),
@@ -197,6 +270,21 @@ fn pushes() {
     );
 }
 
+/// One that says as little as it can.
+fn knock() -> Knock {
+    Knock {
+        to: alice(),
+        device: DeviceId::FIRST,
+        token: CapabilityToken([0x70; 32]),
+        card: vec![],
+        reveal: false,
+        attested: vec![],
+        relay: true,
+        datagrams: vec![],
+        message: None,
+    }
+}
+
 fn instance() -> InstanceId {
     InstanceId([0x1d; 16])
 }
@@ -204,3 +292,5 @@ fn instance() -> InstanceId {
 fn waiting() -> Waiting {
     Waiting { id: EnvelopeId(9), lane: Lane::Contacts, envelope: vec![0xe0, 0xe1] }
 }
+
+const CHANNEL: u64 = 0xa1a2_a3a4_a5a6_a7a8;

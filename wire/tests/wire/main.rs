@@ -2,9 +2,12 @@
 #![allow(clippy::unwrap_used)]
 
 mod golden;
+mod golden_datagram;
 mod golden_file;
 mod golden_peer;
 mod limits;
+mod limits_datagram;
+mod limits_peer;
 mod names;
 mod padding;
 mod round_trip;

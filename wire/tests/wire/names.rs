@@ -1,9 +1,10 @@
 //! Fingerprints as people write them, and names that keep their secrets.
 
 use halloo_wire::ids::{FINGERPRINT_TEXT_LEN, FingerprintError};
+use halloo_wire::path::{DirectPath, SendOn, SocketId};
 use halloo_wire::{
-    CapabilityId, CapabilityToken, DecodeError, Fingerprint, MessageId, PeerFingerprint, Seq,
-    SessionId, StreamId,
+    CapabilityId, CapabilityToken, ChannelId, DecodeError, Fingerprint, MessageId, PeerFingerprint,
+    RoundId, Seq, SessionId, Side, StreamId,
 };
 use proptest::prelude::*;
 use proptest::sample::Index;
@@ -55,7 +56,33 @@ fn the_short_form_is_for_display_only() {
 }
 
 #[test]
+fn the_lowest_bit_of_a_channel_is_the_side_that_sends() {
+    for number in [0, 1, 0xa1a2_a3a4_a5a6_a7a8, u64::MAX] {
+        let channel = ChannelId(number);
+        let (caller, callee) = (channel.of(Side::Caller), channel.of(Side::Callee));
+        assert_eq!((caller.side(), callee.side()), (Side::Caller, Side::Callee));
+        assert_eq!((caller.other(), callee.other()), (callee, caller));
+        assert_eq!((caller.0, callee.0), (number & !1, number | 1));
+        assert_eq!((caller.pair(), callee.pair()), (caller.0, caller.0));
+        assert_eq!(channel.of(channel.side()), channel);
+        assert_eq!(channel.other().side(), channel.side().other());
+    }
+}
+
+#[test]
+fn the_direct_path_is_where_data_goes_directly() {
+    let remote = "203.0.113.5:51001".parse().unwrap();
+    let path = DirectPath { socket: SocketId::MAIN, remote };
+    assert_eq!(SendOn::default().direct(), None);
+    assert_eq!(SendOn::Both(path).direct(), Some(path));
+    assert_eq!(SendOn::Direct(path).direct(), Some(path));
+    assert_eq!(SocketId::default(), SocketId::MAIN);
+}
+
+#[test]
 fn secrets_do_not_print() {
+    assert_eq!(format!("{:?}", ChannelId(0xab)), "ChannelId(…, Callee)");
+    assert_eq!(format!("{:?}", RoundId([0xab; 16])), "RoundId(abab…)");
     assert_eq!(format!("{:?}", SessionId([0xab; 16])), "SessionId(…)");
     assert_eq!(format!("{:?}", CapabilityToken([0xab; 32])), "CapabilityToken(…)");
     assert_eq!(format!("{:?}", CapabilityId([0xab; 32])), "CapabilityId(…)");

@@ -3,16 +3,17 @@
 
 use std::fmt::Debug;
 
-use halloo_wire::DecodeError;
 use halloo_wire::candidate::Card;
 use halloo_wire::content::{Ack, Content, Message, Ping, Profile, Resend, Safety};
-use halloo_wire::datagram::{Class, Probe, RelayFrame, classify};
+use halloo_wire::datagram::{Class, Probe, RELAY_HEADER, RelayFrame, classify};
 use halloo_wire::envelope::{EnvelopeRef, Header, padded_len};
 use halloo_wire::inner::{Inner, Plain};
 use halloo_wire::limits::{CLASS_LARGE, CLASS_MEDIUM, CLASS_SMALL};
 use halloo_wire::node::{ChannelName, NodeFrame};
 use halloo_wire::peer::{Control, Push, Request, Response};
+use halloo_wire::peer_datagram::PeerDatagram;
 use halloo_wire::prekey::{Introduction, PrekeyBundle};
+use halloo_wire::{ChannelId, DecodeError};
 use proptest::prelude::*;
 use proptest::sample::Index;
 use proptest::test_runner::TestCaseError;
@@ -131,24 +132,31 @@ proptest! {
 
     #[test]
     fn relay_frames(
-        channel: u32,
-        first in prop_oneof![0x40..=0x7fu8, 0xc0..=0xffu8],
-        rest in any_::bytes(1200),
-        cut: Index,
+        channel in any_::channel(), datagram in any_::quic_datagram(1200), cut: Index,
     ) {
-        let datagram = [&[first][..], &rest].concat();
         let frame = RelayFrame { channel, datagram: &datagram };
         let bytes = frame.encode();
         prop_assert_eq!(classify(&bytes), Class::Relay);
         prop_assert_eq!(RelayFrame::decode(&bytes), Ok(frame));
-        prop_assert_eq!(RelayFrame::decode(&bytes[..cut.index(6)]), Err(DecodeError::Truncated));
+        prop_assert_eq!(&bytes, &[&RelayFrame::header(channel)[..], &datagram].concat());
+        let part = RelayFrame::decode(&bytes[..cut.index(RELAY_HEADER + 1)]);
+        prop_assert_eq!(part, Err(DecodeError::Truncated));
     }
 
     #[test]
-    fn relay_frames_never_nest(channel: u32, first: u8, rest in any_::bytes(100)) {
+    fn relay_frames_never_nest(channel: u64, first: u8, rest in any_::bytes(100)) {
         let datagram = [&[first][..], &rest].concat();
+        let channel = ChannelId(channel);
         let bytes = RelayFrame { channel, datagram: &datagram }.encode();
         prop_assert_eq!(RelayFrame::decode(&bytes).is_ok(), classify(&datagram) == Class::Quic);
+    }
+
+    #[test]
+    fn peer_datagrams(v in any_::peer_datagram(), t in tampering()) {
+        let bytes = v.encode();
+        prop_assert_eq!(classify(&bytes), Class::Peer);
+        prop_assert!(bytes.len() <= PeerDatagram::MAX);
+        canonical(&v, PeerDatagram::encode, PeerDatagram::decode, t)?;
     }
 
     #[test]
@@ -196,6 +204,7 @@ proptest! {
         let _ = ChannelName::decode(&bytes);
         let _ = Probe::decode(&bytes);
         let _ = RelayFrame::decode(&bytes);
+        let _ = PeerDatagram::decode(&bytes);
         let _ = EnvelopeRef::decode(&bytes);
     }
 }

@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 
-use halloo_wire::candidate::{Candidate, CandidateKind, Card, Dependence};
+use halloo_wire::candidate::{Allocation, Candidate, CandidateKind, Card, Dependence, Verdict};
 use halloo_wire::content::{
     Ack, Body, Message, PeerHint, Ping, Profile, Resend, Safety, SafetyStep,
 };
@@ -10,17 +10,19 @@ use halloo_wire::datagram::Probe;
 use halloo_wire::envelope::Lane;
 use halloo_wire::inner::{Inner, Kind, Plain, RatchetType, Route};
 use halloo_wire::limits::{
-    MAX_CANDIDATES, MAX_CHANNEL_NAME, MAX_ONE_TIME_KEYS, MAX_PASSPORT, MAX_PEERS, MAX_SEALED_CARD,
+    MAX_ATTESTED, MAX_CANDIDATES, MAX_CHANNEL_NAME, MAX_KNOCK_DATAGRAMS, MAX_ONE_TIME_KEYS,
+    MAX_PASSPORT, MAX_PEERS, MAX_SEALED_CARD,
 };
 use halloo_wire::node::{ChannelName, NodeFrame};
 use halloo_wire::peer::{
-    Call, Callee, DropEnvelope, Found, Grant, Knock, Knocked, LookUp, Page, PeerError, Publication,
-    Push, Receipt, Register, Registered, Request, Response, Waiting,
+    Attested, Call, Callee, DropEnvelope, Found, Grant, Knock, KnockMessage, Knocked, LookUp, Page,
+    PeerError, Publication, Push, Receipt, Register, Registered, Request, Response, Waiting,
 };
+use halloo_wire::peer_datagram::{EchoAnswer, PeerDatagram};
 use halloo_wire::prekey::{Introduction, PrekeyBundle};
 use halloo_wire::{
-    CapabilityId, CapabilityToken, DeviceId, EnvelopeId, Fingerprint, InstanceId, MessageId,
-    PeerFingerprint, Seq, SessionId, StreamId,
+    CapabilityId, CapabilityToken, ChannelId, DeviceId, EnvelopeId, Fingerprint, InstanceId,
+    MessageId, PeerFingerprint, RoundId, Seq, SessionId, StreamId,
 };
 use proptest::collection::vec;
 use proptest::option;
@@ -31,20 +33,24 @@ pub(crate) fn request() -> impl Strategy<Value = Request> {
     (option::of(session()), call()).prop_map(|(session, call)| Request { session, call })
 }
 
+fn grant() -> impl Strategy<Value = Grant> {
+    (capability(), bytes(MAX_SEALED_CARD)).prop_map(|(id, card)| Grant { id, card })
+}
+
 fn call() -> impl Strategy<Value = Call> {
     let to = || (fingerprint(), device());
     prop_oneof![
-        (device(), any::<u64>(), instance()).prop_map(|(device, counter, instance)| {
-            Call::Register(Register { device, counter, instance })
-        }),
+        (device(), any::<u64>(), option::of(instance()), vec(grant(), 0..3)).prop_map(
+            |(device, counter, instance, grants)| {
+                Call::Register(Register { device, counter, instance, grants })
+            }
+        ),
         (any::<u64>(), bytes(200), vec(any::<[u8; 32]>(), 0..=MAX_ONE_TIME_KEYS)).prop_map(
             |(seq, bundle, one_time_keys)| {
                 Call::Publish(Publication { seq, bundle, one_time_keys })
             }
         ),
-        vec((capability(), bytes(MAX_SEALED_CARD)), 0..5).prop_map(|grants| {
-            Call::Grant(grants.into_iter().map(|(id, card)| Grant { id, card }).collect())
-        }),
+        vec(grant(), 0..5).prop_map(Call::Grant),
         vec(capability(), 0..5).prop_map(Call::Revoke),
         option::of(envelope_id()).prop_map(|after| Call::Peek { after }),
         vec(envelope_id(), 0..50).prop_map(Call::Ack),
@@ -54,9 +60,44 @@ fn call() -> impl Strategy<Value = Call> {
                 Call::Drop(DropEnvelope { to, device, token, instance, envelope })
             }
         ),
-        (to(), token(), bytes(MAX_SEALED_CARD))
-            .prop_map(|((to, device), token, card)| Call::Knock(Knock { to, device, token, card })),
+        knock().prop_map(Call::Knock),
+        attested().prop_map(Call::Attest),
     ]
+}
+
+fn knock() -> impl Strategy<Value = Knock> {
+    let message = (option::of(instance()), bytes(300))
+        .prop_map(|(instance, envelope)| KnockMessage { instance, envelope });
+    let whom = (fingerprint(), device(), token(), bytes(MAX_SEALED_CARD));
+    let paths = (any::<bool>(), attested(), any::<bool>(), first_flight());
+    (whom, paths, option::of(message)).prop_map(
+        |((to, device, token, card), (reveal, attested, relay, datagrams), message)| Knock {
+            to,
+            device,
+            token,
+            card,
+            reveal,
+            attested,
+            relay,
+            datagrams,
+            message,
+        },
+    )
+}
+
+fn attested() -> impl Strategy<Value = Vec<Attested>> {
+    let one = (socket_addr(), any::<u64>()).prop_map(|(addr, cookie)| Attested { addr, cookie });
+    vec(one, 0..=MAX_ATTESTED)
+}
+
+fn first_flight() -> impl Strategy<Value = Vec<Vec<u8>>> {
+    vec(quic_datagram(200), 0..=MAX_KNOCK_DATAGRAMS)
+}
+
+/// Something that begins as a QUIC packet does.
+pub(crate) fn quic_datagram(max: usize) -> impl Strategy<Value = Vec<u8>> {
+    (prop_oneof![0x40..=0x7fu8, 0xc0..=0xffu8], bytes(max - 1))
+        .prop_map(|(first, rest)| [&[first][..], &rest].concat())
 }
 
 pub(crate) fn response() -> impl Strategy<Value = Response> {
@@ -86,14 +127,25 @@ pub(crate) fn response() -> impl Strategy<Value = Response> {
             .prop_map(|(passport, bundle, one_time_keys, one_time_key)| {
                 Response::Found(Found { passport, bundle, one_time_keys, one_time_key })
             }),
-        (instance(), any::<u32>())
-            .prop_map(|(instance, ttl_s)| Response::Dropped(Receipt { instance, ttl_s })),
-        option::of((socket_addr(), bytes(MAX_SEALED_CARD))).prop_map(|callee| {
-            let callee = callee.map(|(observed, card)| Callee { observed, card });
-            Response::Knocked(Knocked { callee })
-        }),
+        receipt().prop_map(Response::Dropped),
+        (option::of(callee()), option::of(prop::result::maybe_err(receipt(), peer_error())))
+            .prop_map(|(callee, message)| Response::Knocked(Knocked { callee, message })),
         peer_error().prop_map(Response::Refused),
     ]
+}
+
+fn receipt() -> impl Strategy<Value = Receipt> {
+    (instance(), any::<u32>()).prop_map(|(instance, ttl_s)| Receipt { instance, ttl_s })
+}
+
+fn callee() -> impl Strategy<Value = Callee> {
+    (observed(), bytes(MAX_SEALED_CARD), option::of(channel()))
+        .prop_map(|(observed, card, channel)| Callee { observed, card, channel })
+}
+
+/// The address that a peer sees, and those that were attested.
+fn observed() -> impl Strategy<Value = Vec<SocketAddr>> {
+    vec(socket_addr(), 0..=1 + MAX_ATTESTED)
 }
 
 fn peer_error() -> impl Strategy<Value = PeerError> {
@@ -120,11 +172,14 @@ fn peer_error() -> impl Strategy<Value = PeerError> {
 
 pub(crate) fn push() -> impl Strategy<Value = Push> {
     prop_oneof![
-        (instance(), socket_addr())
-            .prop_map(|(instance, observed)| Push::Welcome { instance, observed }),
+        (instance(), socket_addr(), option::of(any::<u16>())).prop_map(
+            |(instance, observed, echo_port)| Push::Welcome { instance, observed, echo_port }
+        ),
         waiting().prop_map(Push::Envelope),
-        (capability(), socket_addr(), bytes(MAX_SEALED_CARD))
-            .prop_map(|(capability, observed, card)| Push::Knock { capability, observed, card }),
+        (capability(), observed(), bytes(MAX_SEALED_CARD), option::of(channel()), first_flight())
+            .prop_map(|(capability, observed, card, channel, datagrams)| {
+                Push::Knock { capability, observed, card, channel, datagrams }
+            }),
         Just(Push::Superseded),
         any::<u32>().prop_map(|retry_after_ms| Push::Draining { retry_after_ms }),
     ]
@@ -156,9 +211,64 @@ pub(crate) fn probe() -> impl Strategy<Value = Probe> {
         .prop_map(|(key_id, sealed)| Probe { key_id, sealed })
 }
 
+pub(crate) fn peer_datagram() -> impl Strategy<Value = PeerDatagram> {
+    let answer = prop_oneof![
+        Just(EchoAnswer::Here),
+        Just(EchoAnswer::FromSecondPort),
+        (1..=u16::MAX).prop_map(EchoAnswer::ToPort),
+    ];
+    prop_oneof![
+        (any::<u64>(), any::<u64>(), answer)
+            .prop_map(|(txid, cookie, answer)| PeerDatagram::EchoRequest { txid, cookie, answer }),
+        (any::<u64>(), any::<u64>(), any::<bool>(), socket_addr()).prop_map(
+            |(txid, cookie, from_second, observed)| {
+                PeerDatagram::EchoReply { txid, cookie, from_second, observed }
+            }
+        ),
+        (channel(), any::<u64>())
+            .prop_map(|(channel, cookie)| PeerDatagram::RelayChallenge { channel, cookie }),
+        (channel(), any::<u64>())
+            .prop_map(|(channel, cookie)| PeerDatagram::RelayAnswer { channel, cookie }),
+        channel().prop_map(|channel| PeerDatagram::Keep { channel }),
+    ]
+}
+
+pub(crate) fn channel() -> impl Strategy<Value = ChannelId> {
+    any::<u64>().prop_map(ChannelId)
+}
+
 pub(crate) fn card() -> impl Strategy<Value = Card> {
-    (dependence(), dependence(), vec(candidate(), 0..=MAX_CANDIDATES))
-        .prop_map(|(mapping, filtering, candidates)| Card { mapping, filtering, candidates })
+    let round = option::of(any::<[u8; 16]>().prop_map(RoundId));
+    let candidates = vec(candidate(), 0..=MAX_CANDIDATES);
+    (round, verdict(), any::<u16>(), any::<bool>(), candidates).prop_map(
+        |(round, verdict, local_port, birthday, candidates)| Card {
+            round,
+            verdict,
+            local_port,
+            birthday,
+            candidates,
+        },
+    )
+}
+
+fn verdict() -> impl Strategy<Value = Verdict> {
+    (dependence(), dependence(), allocation())
+        .prop_map(|(mapping, filtering, allocation)| Verdict { mapping, filtering, allocation })
+}
+
+fn allocation() -> impl Strategy<Value = Allocation> {
+    let delta = prop_oneof![i16::MIN..=-1, 1..=i16::MAX];
+    let block = any::<u16>().prop_flat_map(|first| {
+        let last = u16::MAX - first;
+        (Just(first), 1..=last.saturating_add(1))
+    });
+    prop_oneof![
+        Just(Allocation::Unknown),
+        Just(Allocation::Preserving),
+        delta.prop_map(|delta| Allocation::Sequential { delta }),
+        block.prop_map(|(first, size)| Allocation::Block { first, size }),
+        Just(Allocation::Random),
+    ]
 }
 
 fn dependence() -> impl Strategy<Value = Dependence> {

@@ -2,19 +2,24 @@
 
 #![allow(clippy::unwrap_used)]
 
+mod echo;
+mod knocks;
 mod mail;
 mod properties;
 mod reach;
 mod refusals;
 mod registration;
+mod relay;
+mod relay_rules;
 
 use super::*;
 use halloo_wire::envelope::{HEADER_LEN, Header, KEM_CT_LEN, Lane, NOISE_OVERHEAD};
 use halloo_wire::peer::{
-    Call, DropEnvelope, Found, Grant, Knock, Knocked, LookUp, Page, Publication, Register,
-    Registered,
+    Attested, Call, Callee, Control, DropEnvelope, Found, Grant, Knock, KnockMessage, Knocked,
+    LookUp, Page, Publication, Receipt, Register, Registered,
 };
-use halloo_wire::{CapabilityToken, EnvelopeId, SessionId};
+use halloo_wire::peer_datagram::{EchoAnswer, PeerDatagram};
+use halloo_wire::{CapabilityToken, ChannelId, EnvelopeId, SessionId};
 
 pub(super) const INSTANCE: InstanceId = InstanceId([9; 16]);
 
@@ -45,6 +50,11 @@ impl Who {
 /// An address in a network of its own for each connection.
 pub(super) fn address(conn: ConnId) -> SocketAddr {
     SocketAddr::from(([192, (conn.0 >> 8) as u8, conn.0 as u8, 7], 4000))
+}
+
+/// The connection comes from its address.
+pub(super) fn origin(conn: ConnId) -> Origin {
+    Origin::udp(address(conn))
 }
 
 /// Bytes that a peer takes for an envelope.
@@ -81,14 +91,15 @@ impl World {
     pub(super) fn connect(&mut self, who: Option<Who>) -> ConnId {
         self.next_conn += 1;
         let conn = ConnId(self.next_conn);
-        let welcome = self.core.welcome(conn, address(conn), who.map(Who::caller), self.now);
-        let expected = Push::Welcome { instance: INSTANCE, observed: address(conn) };
+        let welcome = self.core.welcome(conn, origin(conn), who.map(Who::caller), self.now);
+        let expected =
+            Push::Welcome { instance: INSTANCE, observed: address(conn), echo_port: None };
         assert_eq!(welcome, Ok(expected));
         conn
     }
 
     pub(super) fn call(&self, conn: ConnId, session: Option<SessionId>, call: Call) -> Outcome {
-        self.core.call(conn, address(conn), Request { session, call }, self.now)
+        self.core.call(conn, origin(conn), Request { session, call }, self.now)
     }
 
     /// A call whose answer is all that it does.
@@ -99,7 +110,12 @@ impl World {
     }
 
     pub(super) fn register_call(counter: u64) -> Call {
-        Call::Register(Register { device: DeviceId::FIRST, counter, instance: INSTANCE })
+        Call::Register(Register {
+            device: DeviceId::FIRST,
+            counter,
+            instance: Some(INSTANCE),
+            grants: Vec::new(),
+        })
     }
 
     pub(super) fn register(&mut self, who: Who, counter: u64) -> (ConnId, Registered) {
@@ -130,12 +146,54 @@ impl World {
     }
 
     pub(super) fn knock_call(to: Who, shown: u8) -> Call {
-        Call::Knock(Knock {
+        Call::Knock(Self::knock(to, shown))
+    }
+
+    /// A knock that wants a direct path and nothing else.
+    pub(super) fn knock(to: Who, shown: u8) -> Knock {
+        Knock {
             to: to.fingerprint(),
             device: DeviceId::FIRST,
             token: token(shown),
             card: b"caller's card".to_vec(),
-        })
+            reveal: true,
+            attested: vec![],
+            relay: false,
+            datagrams: vec![],
+            message: None,
+        }
+    }
+
+    /// Knocks and returns the answer and the push.
+    pub(super) fn knock_as(&self, conn: ConnId, knock: Knock) -> (Knocked, Option<Push>) {
+        let mut outcome = self.call(conn, None, Call::Knock(knock));
+        let push = outcome.pushes.pop().map(|(_, push)| push);
+        assert!(outcome.pushes.is_empty() && outcome.close.is_none());
+        match outcome.response {
+            Response::Knocked(knocked) => (knocked, push),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    /// Leases a channel from `conn` to a callee that has granted `token(shown)`, and returns the
+    /// caller's number.
+    pub(super) fn lease(&self, conn: ConnId, to: Who, shown: u8) -> Option<ChannelId> {
+        let knock = Knock { relay: true, ..Self::knock(to, shown) };
+        self.knock_as(conn, knock).0.callee.and_then(|callee| callee.channel)
+    }
+
+    /// Asks where the peer sees `source`; returns the cookie for it.
+    pub(super) fn cookie(&self, source: SocketAddr) -> u64 {
+        let request = PeerDatagram::EchoRequest { txid: 1, cookie: 0, answer: EchoAnswer::Here };
+        let answer = self.core.peer_datagram(source, false, &request.encode(), self.now);
+        match answer.map(|a| a.datagram) {
+            Some(PeerDatagram::EchoReply { cookie, .. }) => cookie,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    pub(super) fn attested(&self, addr: SocketAddr) -> Attested {
+        Attested { addr, cookie: self.cookie(addr) }
     }
 
     pub(super) fn look_up(&self, conn: ConnId, who: Who) -> Result<Found, PeerError> {
@@ -161,7 +219,7 @@ impl World {
 }
 
 pub(super) fn nobody() -> Response {
-    Response::Knocked(Knocked { callee: None })
+    Response::Knocked(Knocked { callee: None, message: None })
 }
 
 pub(super) fn publication(seq: u64, keys: &[u8]) -> Publication {

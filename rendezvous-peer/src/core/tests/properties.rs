@@ -6,7 +6,7 @@ use std::time::Duration;
 use proptest::prelude::*;
 
 use super::*;
-use halloo_wire::peer::{Control, Waiting};
+use halloo_wire::peer::Waiting;
 
 /// Small enough for every kind of refusal to happen within a run.
 const MEMORY: usize = limits::MIN_MEMORY;
@@ -25,7 +25,7 @@ enum Step {
     Peek(usize),
     Ack { conn: usize, keep: usize },
     LookUp(u8),
-    Knock { to: u8, token: u8 },
+    Knock { to: u8, token: u8, message: bool },
     WrongSession(usize),
     Pass(u64),
     Expire,
@@ -50,7 +50,8 @@ fn step() -> impl Strategy<Value = Step> {
         2 => conn.clone().prop_map(Step::Peek),
         2 => (conn.clone(), 0..4usize).prop_map(|(conn, keep)| Step::Ack { conn, keep }),
         2 => person.clone().prop_map(Step::LookUp),
-        3 => (person, token).prop_map(|(to, token)| Step::Knock { to, token }),
+        3 => (person, token, any::<bool>())
+            .prop_map(|(to, token, message)| Step::Knock { to, token, message }),
         1 => conn.prop_map(Step::WrongSession),
         1 => prop_oneof![Just(1), Just(3_600), Just(20 * 3_600)].prop_map(Step::Pass),
         1 => Just(Step::Expire),
@@ -170,7 +171,7 @@ impl Model {
                 self.person(who).waiting.truncate(keep);
             }
             Step::LookUp(who) => self.look_up(who),
-            Step::Knock { to, token } => self.knock(to, token),
+            Step::Knock { to, token, message } => self.knock(to, token, message),
             Step::WrongSession(n) => {
                 let Some((conn, ..)) = self.pick(n) else { return };
                 let wrong = Some(SessionId([0xaa; 16]));
@@ -243,11 +244,8 @@ impl Model {
     }
 
     fn drop_envelope(&mut self, to: u8, shown: Option<u8>, strangers: bool) {
-        self.unique += 1;
         let lane = if strangers { Lane::Strangers } else { Lane::Contacts };
-        let mut bytes = envelope(lane, 0);
-        let end = bytes.len();
-        bytes[end - 8..].copy_from_slice(&self.unique.to_be_bytes());
+        let bytes = self.unique_envelope(lane);
         let call = Call::Drop(DropEnvelope {
             to: Who(to).fingerprint(),
             device: DeviceId::FIRST,
@@ -305,20 +303,43 @@ impl Model {
         }
     }
 
-    fn knock(&mut self, to: u8, shown: u8) {
-        let outcome = self.ask(self.anonymous, None, World::knock_call(Who(to), shown));
+    fn knock(&mut self, to: u8, shown: u8, message: bool) {
+        let envelope = self.unique_envelope(Lane::Contacts);
+        let message =
+            message.then(|| KnockMessage { instance: Some(INSTANCE), envelope: envelope.clone() });
+        let knock = Knock { message, ..World::knock(Who(to), shown) };
+        let outcome = self.ask(self.anonymous, None, Call::Knock(knock));
+        let expires = self.w.now.after(self.w.core.limits().envelope_ttl);
         let person = self.person(to);
-        let card = person.grants.get(&shown).copied().filter(|&len| len > 0);
-        match (person.present, card) {
-            (Some(conn), Some(_)) => {
-                assert_ne!(outcome.response, nobody());
+        let granted = person.grants.get(&shown).copied();
+        let Response::Knocked(Knocked { callee, message }) = outcome.response else { panic!() };
+        match message {
+            Some(Ok(_)) => {
+                assert!(granted.is_some());
+                assert_eq!(outcome.mail_for, person.present);
+                person.waiting.push((envelope, expires));
+            }
+            Some(Err(PeerError::UnknownRecipient { .. })) => assert!(person.session.is_none()),
+            Some(Err(PeerError::NotAuthorized)) => assert!(granted.is_none()),
+            Some(Err(PeerError::MailboxFull | PeerError::PeerFull)) => assert!(granted.is_some()),
+            Some(Err(other)) => panic!("{other:?}"),
+            None => assert_eq!(outcome.mail_for, None),
+        }
+        match (person.present, granted.filter(|&len| len > 0)) {
+            (Some(conn), Some(len)) => {
+                assert_eq!(callee.unwrap().card.len(), len);
                 assert!(matches!(outcome.pushes[..], [(c, Push::Knock { .. })] if c == conn));
             }
-            _ => {
-                assert_eq!(outcome.response.encode(), nobody().encode());
-                assert!(outcome.pushes.is_empty());
-            }
+            _ => assert!(callee.is_none() && outcome.pushes.is_empty()),
         }
+    }
+
+    fn unique_envelope(&mut self, lane: Lane) -> Vec<u8> {
+        self.unique += 1;
+        let mut bytes = envelope(lane, 0);
+        let end = bytes.len();
+        bytes[end - 8..].copy_from_slice(&self.unique.to_be_bytes());
+        bytes
     }
 
     fn check(&self) {
@@ -365,7 +386,7 @@ fn parallel_connections_leave_exact_accounts() {
         }
     });
     assert_eq!(core.connections.load(Ordering::Relaxed), 0);
-    assert!(core.per_source.is_empty() && core.rows.iter().all(|r| r.presence.is_none()));
+    assert!(core.shares.is_empty() && core.rows.iter().all(|r| r.presence.is_none()));
     let charged: usize = core.inspect(Millis(0)).iter().map(|r| r.memory).sum();
     assert_eq!(core.memory.used(), charged);
     core.expire(Millis(u64::MAX));
@@ -375,8 +396,8 @@ fn parallel_connections_leave_exact_accounts() {
 fn one_visit(core: &Core, next: &std::sync::atomic::AtomicU64, who: Who, round: u64) {
     let n = next.fetch_add(1, Ordering::Relaxed);
     let (conn, now) = (ConnId(n), Millis(round));
-    core.welcome(conn, address(conn), Some(who.caller()), now).unwrap();
-    let ask = |session, call| core.call(conn, address(conn), Request { session, call }, now);
+    core.welcome(conn, origin(conn), Some(who.caller()), now).unwrap();
+    let ask = |session, call| core.call(conn, origin(conn), Request { session, call }, now);
     if let Response::Registered(r) = ask(None, World::register_call(n)).response {
         for fill in 0..3 {
             ask(None, World::drop_call(Who(1 + (fill % 3)), Lane::Strangers, fill, None));

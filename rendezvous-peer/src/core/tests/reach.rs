@@ -1,7 +1,6 @@
-//! Look-ups and knocks.
+//! Look-ups, and the sizes of what is answered.
 
 use super::*;
-use halloo_wire::peer::{Callee, Control};
 
 #[test]
 fn a_look_up_gives_passport_and_bundle_and_each_one_time_key_once() {
@@ -21,61 +20,6 @@ fn a_look_up_gives_passport_and_bundle_and_each_one_time_key_once() {
     let answer = w.ask(alice, Some(registered.session), stale);
     assert_eq!(answer, Response::Refused(PeerError::StaleBundle));
     assert_eq!(w.count(IncidentKind::StaleBundle), 1);
-}
-
-#[test]
-fn a_knock_forks_to_callee_and_caller() {
-    let mut w = World::new();
-    let (alice, _) = w.reachable(ALICE, &[1, 2]);
-    let caller = w.anonymous();
-    let outcome = w.call(caller, None, World::knock_call(ALICE, 2));
-    let callee = Callee { observed: address(alice), card: vec![2; 50] };
-    assert_eq!(outcome.response, Response::Knocked(Knocked { callee: Some(callee) }));
-    let push = Push::Knock {
-        capability: token(2).id(),
-        observed: address(caller),
-        card: b"caller's card".to_vec(),
-    };
-    assert_eq!(outcome.pushes, [(alice, push)]);
-}
-
-#[test]
-fn unknown_offline_and_not_consenting_answer_alike() {
-    let mut w = World::new();
-    let (alice, session) = w.reachable(ALICE, &[1]);
-    let hidden = Grant { id: token(2).id(), card: vec![] };
-    w.ask(alice, Some(session), Call::Grant(vec![hidden]));
-    let (bob, _) = w.reachable(BOB, &[1]);
-    w.core.connection_closed(bob, w.now);
-    let caller = w.anonymous();
-    let knocks = [
-        World::knock_call(Who(9), 1), // unknown
-        World::knock_call(BOB, 1),    // offline
-        World::knock_call(ALICE, 2),  // consents to messages only
-        World::knock_call(ALICE, 3),  // no such capability
-    ];
-    for knock in knocks {
-        assert_eq!(w.ask(caller, None, knock).encode(), nobody().encode());
-    }
-    w.ask(alice, Some(session), Call::Revoke(vec![token(1).id()]));
-    assert_eq!(w.ask(caller, None, World::knock_call(ALICE, 1)), nobody());
-    assert_eq!(w.core.stats().knocks_forwarded, 0);
-}
-
-#[test]
-fn a_knock_names_the_address_at_which_the_callee_was_last_seen() {
-    let mut w = World::new();
-    let (alice, session) = w.reachable(ALICE, &[1]);
-    let moved: SocketAddr = "[::ffff:203.0.113.9]:555".parse().unwrap();
-    let request = Request { session: Some(session), call: Call::Peek { after: None } };
-    w.core.call(alice, moved, request, w.now);
-    let caller = w.anonymous();
-    match w.call(caller, None, World::knock_call(ALICE, 1)).response {
-        Response::Knocked(Knocked { callee: Some(callee) }) => {
-            assert_eq!(callee.observed, "203.0.113.9:555".parse().unwrap());
-        }
-        other => panic!("{other:?}"),
-    }
 }
 
 #[test]

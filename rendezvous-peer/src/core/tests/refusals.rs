@@ -34,16 +34,16 @@ fn connections_of_one_network_share_a_rate() {
     let w = World::with(|l| l.source_rate = TIGHT);
     let at = |host: u8| SocketAddr::from(([203, 0, 113, host], 1));
     for n in 0..2 {
-        w.core.welcome(ConnId(n), at(n as u8), None, w.now).unwrap();
+        w.core.welcome(ConnId(n), Origin::udp(at(n as u8)), None, w.now).unwrap();
     }
     let request = || Request { session: None, call: World::knock_call(ALICE, 1) };
-    let ask = |n| w.core.call(ConnId(n), at(n as u8), request(), w.now).response;
+    let ask = |n| w.core.call(ConnId(n), Origin::udp(at(n as u8)), request(), w.now).response;
     for _ in 2 * CONNECTION_COST..limits::MAX_COST {
         assert_eq!(ask(0), nobody());
     }
     assert!(matches!(ask(1), Response::Refused(PeerError::RateLimited { .. })));
     assert!(!w.core.admits(at(7), w.now));
-    let third = w.core.welcome(ConnId(3), at(7), None, w.now);
+    let third = w.core.welcome(ConnId(3), Origin::udp(at(7)), None, w.now);
     assert_eq!(third, Err(CloseReason::TooManyConnections));
     assert!(w.core.admits(SocketAddr::from(([198, 51, 100, 1], 1)), w.now));
 }
@@ -63,14 +63,14 @@ fn large_envelopes_cost_more_than_small_requests() {
         let limited = |r| matches!(r, Response::Refused(PeerError::RateLimited { .. }));
         !limited(w.ask(sender, None, large()))
     });
-    assert_eq!(accepted.count(), 2);
+    assert_eq!(accepted.count(), 3);
 }
 
 #[test]
 fn malformed_requests_are_answered_counted_and_limited() {
     let mut w = World::with(|l| l.connection_rate = TIGHT);
     let conn = w.anonymous();
-    let bad = |error| w.core.malformed(conn, address(conn), error, w.now).response;
+    let bad = |error| w.core.malformed(conn, origin(conn), error, w.now).response;
     assert_eq!(bad(DecodeError::Truncated), Response::Refused(PeerError::Malformed));
     assert_eq!(bad(DecodeError::TooLong), Response::Refused(PeerError::TooLarge));
     for _ in 0..100 {
@@ -84,7 +84,7 @@ fn malformed_requests_are_answered_counted_and_limited() {
 #[test]
 fn places_for_connections_run_out_and_come_back() {
     let w = World::with(|l| l.connections = 2);
-    let welcome = |n| w.core.welcome(ConnId(n), address(ConnId(n)), None, w.now);
+    let welcome = |n| w.core.welcome(ConnId(n), origin(ConnId(n)), None, w.now);
     welcome(1).unwrap();
     welcome(2).unwrap();
     assert_eq!(welcome(3), Err(CloseReason::TooManyConnections));
@@ -99,7 +99,7 @@ fn places_for_connections_run_out_and_come_back() {
 fn one_network_cannot_take_all_places() {
     let w = World::with(|l| l.connections_per_source = 2);
     let at = |net: u8, host: u8| SocketAddr::from(([203, 0, net, host], 1));
-    let welcome = |n, address| w.core.welcome(ConnId(n), address, None, w.now);
+    let welcome = |n, at| w.core.welcome(ConnId(n), Origin::udp(at), None, w.now);
     welcome(1, at(1, 1)).unwrap();
     welcome(2, at(1, 2)).unwrap();
     assert_eq!(welcome(3, at(1, 3)), Err(CloseReason::TooManyConnections));

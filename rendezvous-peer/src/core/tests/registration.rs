@@ -26,7 +26,8 @@ fn a_connection_can_be_named_once_after_its_welcome() {
 fn a_certificate_registers_no_other_device() {
     let mut w = World::new();
     let conn = w.connect(Some(ALICE));
-    let other = Register { device: DeviceId(2), counter: 1, instance: INSTANCE };
+    let other =
+        Register { device: DeviceId(2), counter: 1, instance: Some(INSTANCE), grants: Vec::new() };
     let answer = w.ask(conn, None, Call::Register(other));
     assert_eq!(answer, Response::Refused(PeerError::NoCertificate));
 }
@@ -35,10 +36,54 @@ fn a_certificate_registers_no_other_device() {
 fn a_registration_for_an_earlier_run_is_refused() {
     let mut w = World::new();
     let conn = w.connect(Some(ALICE));
-    let old = Register { device: DeviceId::FIRST, counter: 1, instance: InstanceId([1; 16]) };
+    let old = Register {
+        device: DeviceId::FIRST,
+        counter: 1,
+        instance: Some(InstanceId([1; 16])),
+        grants: Vec::new(),
+    };
     let expected = PeerError::InstanceChanged { instance: INSTANCE };
     assert_eq!(w.ask(conn, None, Call::Register(old)), Response::Refused(expected));
     assert_eq!(w.core.stats().registrations, 0);
+}
+
+#[test]
+fn who_does_not_wait_for_the_welcome_registers_with_any_run() {
+    let mut w = World::new();
+    let conn = w.connect(Some(ALICE));
+    let Call::Register(register) = World::register_call(1) else { unreachable!() };
+    let any = Call::Register(Register { instance: None, ..register });
+    assert!(matches!(w.ask(conn, None, any), Response::Registered(_)));
+}
+
+#[test]
+fn capabilities_that_come_with_a_registration_stand_at_once() {
+    let mut w = World::new();
+    let caller = w.anonymous();
+    for (counter, granted) in [(1, vec![1]), (2, vec![1, 2])] {
+        let conn = w.connect(Some(ALICE));
+        let outcome = w.call(conn, None, register_with(counter, &granted));
+        let Response::Registered(registered) = outcome.response else { panic!("{outcome:?}") };
+        assert_eq!(registered.capabilities as usize, granted.len());
+        for n in granted {
+            assert!(w.knock_as(caller, World::knock(ALICE, n)).0.callee.is_some());
+        }
+    }
+}
+
+#[test]
+fn capabilities_that_find_no_room_do_not_hold_up_the_registration() {
+    let mut w = World::with(|l| l.capabilities = 1);
+    let conn = w.connect(Some(ALICE));
+    let answer = w.ask(conn, None, register_with(1, &[1, 2]));
+    let Response::Registered(registered) = answer else { panic!("{answer:?}") };
+    assert_eq!(registered.capabilities, 0);
+}
+
+fn register_with(counter: u64, tokens: &[u8]) -> Call {
+    let Call::Register(register) = World::register_call(counter) else { unreachable!() };
+    let grants = tokens.iter().map(|&n| Grant { id: token(n).id(), card: vec![n; 50] }).collect();
+    Call::Register(Register { grants, ..register })
 }
 
 #[test]
@@ -178,7 +223,7 @@ fn envelopes_of_a_forgotten_registration_go_with_it() {
     w.call(stranger, None, World::drop_call(ALICE, Lane::Contacts, 1, Some(1)));
     w.core.connection_closed(conn, w.now);
     w.pass(Duration::from_secs(3600));
-    assert_eq!(w.core.expire(w.now), Expired { envelopes: 1, registrations: 1 });
+    assert_eq!(w.core.expire(w.now), Expired { envelopes: 1, registrations: 1, channels: 0 });
     assert_eq!((w.core.stats().expired, w.core.stats().memory_used), (1, 0));
 }
 
@@ -200,6 +245,6 @@ fn a_draining_peer_lets_devices_fetch_and_takes_nothing_more() {
     assert_eq!(w.ask(stranger, None, drop), refused);
     assert_eq!(w.ask(stranger, None, World::knock_call(ALICE, 1)), refused);
     assert_eq!(w.ask(stranger, None, World::knock_call(BOB, 1)), refused);
-    let late = w.core.welcome(ConnId(99), address(ConnId(99)), None, w.now);
+    let late = w.core.welcome(ConnId(99), origin(ConnId(99)), None, w.now);
     assert_eq!(late, Err(CloseReason::Stopping));
 }

@@ -9,10 +9,12 @@ use std::process::{Command, ExitStatus, Stdio};
 use std::time::Duration;
 
 use halloo_identity::{Identity, PeerAddress};
+use halloo_transport::websocket::{self, WebSocketTunnel};
 use halloo_transport::{Endpoint, EndpointRole, PeerConnection, PeerTrust, Show};
 use halloo_wire::envelope::{HEADER_LEN, Header, KEM_CT_LEN, Lane, NOISE_OVERHEAD};
 use halloo_wire::peer::{
-    Call, DropEnvelope, Grant, LookUp, PeerError, Push, Register, Registered, Request, Response,
+    Call, DropEnvelope, Grant, Knock, Knocked, LookUp, PeerError, Push, Register, Registered,
+    Request, Response,
 };
 use halloo_wire::{CapabilityToken, DeviceId, Fingerprint, InstanceId, PeerFingerprint, SessionId};
 use rustix::process::{Pid, Signal, kill_process};
@@ -89,6 +91,10 @@ impl Process {
         self.ready["listen"].as_str().unwrap().parse().unwrap()
     }
 
+    pub(crate) fn websocket(&self) -> SocketAddr {
+        self.ready["websocket"].as_str().unwrap().parse().unwrap()
+    }
+
     pub(crate) fn key(&self) -> PeerFingerprint {
         let address: PeerAddress = self.ready["address"].as_str().unwrap().parse().unwrap();
         address.key.unwrap()
@@ -159,31 +165,44 @@ impl Node {
         let (peer, key) = self.target;
         let trust = PeerTrust::Pinned(key);
         let connection = self.endpoint.connect_peer(peer, trust, show).await.unwrap();
-        let Push::Welcome { instance, observed } = next_push(&connection).await else {
-            panic!("the first word is a welcome");
-        };
-        assert_eq!(observed, self.endpoint.local_addr().unwrap());
-        Line { connection, instance, session: None }
+        let line = Line::welcomed(connection).await;
+        assert_eq!(line.observed, self.endpoint.local_addr().unwrap());
+        line
+    }
+
+    /// Connects to the peer at `address`, which may stand for a tunnel.
+    pub(crate) async fn connect_at(&self, address: SocketAddr, show: Show) -> Line {
+        let trust = PeerTrust::Pinned(self.target.1);
+        Line::welcomed(self.endpoint.connect_peer(address, trust, show).await.unwrap()).await
     }
 
     /// Connects and registers with `counter`.
     pub(crate) async fn register(&self, counter: u64) -> (Line, Registered) {
         let mut line = self.connect(Show::Device).await;
-        match line.ask(line.register_call(counter)).await {
-            Response::Registered(registered) => {
-                line.session = Some(registered.session);
-                (line, registered)
-            }
-            other => panic!("not registered: {other:?}"),
-        }
+        let registered = line.register(counter).await;
+        (line, registered)
     }
 
     /// Registers and grants `token(n)` with a card for each of `tokens`.
     pub(crate) async fn reachable(&self, tokens: &[u8]) -> Line {
         let (line, _) = self.register(1).await;
-        let grants = tokens.iter().map(|&n| Grant { id: token(n).id(), card: vec![n; 60] });
-        assert_eq!(line.ask(Call::Grant(grants.collect())).await, Response::Done);
+        line.grant(tokens).await;
         line
+    }
+
+    /// A knock at this node that wants everything and brings nothing.
+    pub(crate) fn knock(&self, shown: u8) -> Knock {
+        Knock {
+            to: self.fingerprint(),
+            device: DeviceId::FIRST,
+            token: token(shown),
+            card: b"caller's card".to_vec(),
+            reveal: true,
+            attested: vec![],
+            relay: true,
+            datagrams: vec![],
+            message: None,
+        }
     }
 
     /// An envelope for this node.
@@ -206,10 +225,45 @@ impl Node {
 pub(crate) struct Line {
     pub(crate) connection: PeerConnection,
     pub(crate) instance: InstanceId,
+    /// What the welcome said.
+    pub(crate) observed: SocketAddr,
+    pub(crate) echo_port: Option<u16>,
     pub(crate) session: Option<SessionId>,
 }
 
 impl Line {
+    async fn welcomed(connection: PeerConnection) -> Self {
+        let Push::Welcome { instance, observed, echo_port } = next_push(&connection).await else {
+            panic!("the first word is a welcome");
+        };
+        Self { connection, instance, observed, echo_port, session: None }
+    }
+
+    /// Registers with `counter`.
+    pub(crate) async fn register(&mut self, counter: u64) -> Registered {
+        match self.ask(self.register_call(counter)).await {
+            Response::Registered(registered) => {
+                self.session = Some(registered.session);
+                registered
+            }
+            other => panic!("not registered: {other:?}"),
+        }
+    }
+
+    /// Grants `token(n)` with a card for each of `tokens`.
+    pub(crate) async fn grant(&self, tokens: &[u8]) {
+        let grants = tokens.iter().map(|&n| Grant { id: token(n).id(), card: vec![n; 60] });
+        assert_eq!(self.ask(Call::Grant(grants.collect())).await, Response::Done);
+    }
+
+    /// Knocks and returns the answer.
+    pub(crate) async fn knock(&self, knock: Knock) -> Knocked {
+        match self.ask(Call::Knock(knock)).await {
+            Response::Knocked(knocked) => knocked,
+            other => panic!("{other:?}"),
+        }
+    }
+
     pub(crate) async fn ask(&self, call: Call) -> Response {
         self.ask_as(self.session, call).await
     }
@@ -226,7 +280,12 @@ impl Line {
     }
 
     pub(crate) fn register_call(&self, counter: u64) -> Call {
-        Call::Register(Register { device: DeviceId::FIRST, counter, instance: self.instance })
+        Call::Register(Register {
+            device: DeviceId::FIRST,
+            counter,
+            instance: Some(self.instance),
+            grants: Vec::new(),
+        })
     }
 
     pub(crate) async fn push(&self) -> Push {
@@ -236,6 +295,14 @@ impl Line {
 
 async fn next_push(connection: &PeerConnection) -> Push {
     timeout(PATIENCE, connection.next_push()).await.unwrap().unwrap()
+}
+
+/// Opens a tunnel of a node to the peer's TCP port.
+pub(crate) async fn tunnel(node: &Node, peer: SocketAddr) -> WebSocketTunnel {
+    let host = peer.ip().to_string();
+    let trust = PeerTrust::Pinned(node.target.1);
+    let opening = websocket::connect_by(&node.endpoint, peer, &host, trust, None);
+    Box::pin(opening).await.unwrap()
 }
 
 pub(crate) fn token(n: u8) -> CapabilityToken {

@@ -1,0 +1,380 @@
+//! The program `lab`. `lab --help` says what it can do.
+
+use std::io::Write as _;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use anyhow::{Context, Result, anyhow, bail, ensure};
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use halloo_lab::check;
+use halloo_lab::events::{self, Story};
+use halloo_lab::inside;
+use halloo_lab::kind::Kind;
+use halloo_lab::matrix::{self, Data, Entry, Part, median};
+use halloo_lab::page::{self, Facts};
+use halloo_lab::pair;
+use halloo_lab::plan::Side;
+use halloo_lab::program::Programs;
+use halloo_lab::speed;
+use halloo_lab::trouble::Trouble;
+use halloo_lab::world::{Distance, Places, World};
+
+/// Measures Halloo behind real NATs.
+///
+/// Builds small internets out of network namespaces, with delay, loss and NATs of all kinds, and
+/// runs the real programs in them. Needs Linux with nftables, as root or where users may make
+/// namespaces. Nothing outside of the lab is touched, and nothing is left when it ends.
+#[derive(Debug, Parser)]
+#[command(name = "lab", version)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// List the kinds of NAT
+    List,
+    /// Measure what the NATs do, without Halloo
+    Check {
+        /// These kinds; all of them when none is named
+        #[arg(value_name = "KIND", hide_possible_values = true)]
+        kinds: Vec<Kind>,
+    },
+    /// Measure what the wire itself carries, without Halloo
+    Speed {
+        #[command(flatten)]
+        distance: DistanceArgs,
+    },
+    /// Measure the first message and the way to a direct path between two people
+    Pair {
+        #[command(flatten)]
+        places: PlacesArgs,
+        #[command(flatten)]
+        plan: PlanArgs,
+    },
+    /// Measure all pairs, and write the page about them
+    Matrix {
+        #[command(flatten)]
+        matrix: MatrixArgs,
+        #[command(flatten)]
+        plan: PlanArgs,
+    },
+    /// Measure what troubles on the way do to a conversation
+    Events {
+        /// These; all of them when none is named
+        #[arg(value_name = "TROUBLE")]
+        troubles: Vec<Trouble>,
+        /// Anna's NAT, where things happen
+        #[arg(long, default_value = "eim-apdf", hide_possible_values = true)]
+        a: Kind,
+        /// Ben's NAT
+        #[arg(long, default_value = "eim-apdf", hide_possible_values = true)]
+        b: Kind,
+        /// Where measurements are added
+        #[arg(long, value_name = "FILE", default_value = EVENTS)]
+        data: PathBuf,
+        #[command(flatten)]
+        plan: PlanArgs,
+    },
+    /// Measure how much passes from one person to another
+    Perf {
+        #[command(flatten)]
+        places: PlacesArgs,
+        /// For how many seconds
+        #[arg(long, default_value_t = 10, value_name = "SECONDS")]
+        duration: u64,
+        #[command(flatten)]
+        plan: PlanArgs,
+    },
+    /// Open a shell in a lab, to look around
+    Shell {
+        #[command(flatten)]
+        places: PlacesArgs,
+        #[command(flatten)]
+        distance: DistanceArgs,
+        /// Where
+        #[arg(long, value_enum, default_value_t = At::Anna)]
+        at: At,
+    },
+}
+
+/// Where measurements of `lab events` are kept.
+const EVENTS: &str = "target/nat-events.jsonl";
+
+/// A place in a lab with two people.
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum At {
+    /// The node of who is named first.
+    Anna,
+    /// The other node.
+    Ben,
+    /// The router of who is named first, the nearest to the internet.
+    RouterOfAnna,
+    /// The other router.
+    RouterOfBen,
+    /// The server.
+    Server,
+}
+
+/// Which pairs, and where to.
+#[derive(Debug, Args)]
+struct MatrixArgs {
+    /// Only one part of the pairs, as NUMBER/OF: 1/4 is the first quarter
+    #[arg(long, value_parser = part, default_value = "1/1", value_name = "NUMBER/OF")]
+    part: Part,
+    /// Where measurements are kept; what is in it is not measured again
+    #[arg(long, value_name = "FILE", default_value = "target/nat-matrix.jsonl")]
+    data: PathBuf,
+    /// Where measurements of `lab events` are kept
+    #[arg(long, value_name = "FILE", default_value = EVENTS)]
+    events: PathBuf,
+    /// Write the page about all that is in the data, here
+    #[arg(long, value_name = "FILE")]
+    out: Option<PathBuf>,
+    /// Measure nothing more
+    #[arg(long, requires = "out")]
+    only_page: bool,
+}
+
+fn part(text: &str) -> Result<Part> {
+    let parts = text.split_once('/').context("a part is NUMBER/OF")?;
+    let part = Part { number: parts.0.parse()?, of: parts.1.parse()? };
+    ensure!((1..=part.of).contains(&part.number), "there is no part {text}");
+    Ok(part)
+}
+
+/// Where the two people are.
+#[derive(Debug, Args)]
+struct PlacesArgs {
+    /// Who writes: a kind of `lab list`, or same-lan or same-carrier for both
+    #[arg(value_name = "A|same-lan|same-carrier")]
+    a: String,
+    /// Who is written to
+    #[arg(value_name = "B")]
+    b: Option<String>,
+}
+
+impl PlacesArgs {
+    fn places(&self) -> Result<Places> {
+        let kind = |name: &str| {
+            Kind::from_str(name, true)
+                .map_err(|_| anyhow!("there is no kind of NAT called {name}: see lab list"))
+        };
+        match (self.a.as_str(), &self.b) {
+            ("same-lan", None) => Ok(Places::SameLan),
+            ("same-carrier", None) => Ok(Places::SameCarrier),
+            (a, Some(b)) => Ok(Places::Apart(kind(a)?, kind(b)?)),
+            (a, None) => bail!("where is the other one? lab pair {a} KIND"),
+        }
+    }
+}
+
+/// How to measure.
+#[derive(Debug, Args)]
+struct PlanArgs {
+    /// How often
+    #[arg(long, default_value_t = 3)]
+    runs: usize,
+    /// How many seconds to wait for a direct path
+    #[arg(long, default_value_t = 10, value_name = "SECONDS")]
+    patience: u64,
+    #[command(flatten)]
+    distance: DistanceArgs,
+    /// Where halloo and rendezvous-peer are [default: beside this program]
+    #[arg(long, value_name = "DIR")]
+    bin_dir: Option<PathBuf>,
+    /// Keep homes, and what the programs said, in a directory instead of in memory
+    #[arg(long, value_name = "DIR")]
+    keep: Option<PathBuf>,
+}
+
+/// What the links are like.
+#[derive(Debug, Args)]
+struct DistanceArgs {
+    /// One-way delay of each node's link, in milliseconds
+    #[arg(long, default_value_t = 25, value_name = "MS")]
+    delay: u64,
+    /// Share of frames that each node's link loses, in each direction, in percent
+    #[arg(long, default_value_t = 0.0, value_name = "PERCENT")]
+    loss: f64,
+    /// Chooses which frames are lost
+    #[arg(long, default_value_t = 1)]
+    seed: u64,
+}
+
+impl DistanceArgs {
+    fn distance(&self) -> Distance {
+        let mut distance = Distance::with_delay(Duration::from_millis(self.delay));
+        distance.node = distance.node.with_loss(self.loss / 100.0);
+        distance.seed = self.seed;
+        distance
+    }
+}
+
+impl PlanArgs {
+    fn plan(&self) -> Result<pair::Plan> {
+        if let Some(dir) = &self.keep {
+            inside::keep(dir)?;
+        }
+        Ok(pair::Plan {
+            programs: Programs::find(self.bin_dir.as_deref())?,
+            runs: self.runs,
+            patience: Duration::from_secs(self.patience),
+            distance: self.distance.distance(),
+        })
+    }
+}
+
+fn main() -> ExitCode {
+    match run(Cli::parse().command) {
+        Ok(code) => code,
+        Err(e) => {
+            // Nobody is left to tell when standard error is closed.
+            let _ = writeln!(std::io::stderr(), "lab: {e:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(command: Command) -> Result<ExitCode> {
+    if !matches!(command, Command::List)
+        && let Some(code) = inside::go()?
+    {
+        return Ok(code);
+    }
+    match command {
+        Command::List => {
+            for kind in Kind::all() {
+                say(&format!("{kind:<22}{}", kind.help()))?;
+            }
+        }
+        Command::Check { kinds } => {
+            let kinds = if kinds.is_empty() { Kind::all() } else { &kinds };
+            check::run(kinds, say)?;
+        }
+        Command::Speed { distance } => {
+            let rate = speed::measure(&distance.distance(), Duration::from_secs(5))?;
+            say(&format!("{rate:.2} Gbit/s"))?;
+        }
+        Command::Pair { places, plan } => {
+            let places = places.places()?;
+            let runs = pair::measure(places, &plan.plan()?)?;
+            for run in &runs {
+                say(&serde_json::to_string(run)?)?;
+            }
+            say(&in_a_line(&Entry { pair: places.to_string(), runs, error: None }))?;
+        }
+        Command::Perf { places, duration, plan } => {
+            let (places, time) = (places.places()?, Duration::from_secs(duration));
+            let found = speed::between_people(places, &plan.plan()?, time)?;
+            say(&format!("{places}: {:.1} MiB/s, {}", found.mib_per_s, found.path))?;
+        }
+        Command::Shell { places, distance, at } => {
+            shell(&World::new(places.places()?, &distance.distance())?, at)?;
+        }
+        Command::Events { troubles, a, b, data, plan } => {
+            let (plan, mut data) = (plan.plan()?, Data::open(&data)?);
+            let troubles = if troubles.is_empty() { Trouble::all() } else { &troubles };
+            for trouble in troubles {
+                let story = events::measure(*trouble, Places::Apart(a, b), &plan)?;
+                say(&story_in_a_line(&story))?;
+                data.add(story)?;
+            }
+        }
+        Command::Matrix { matrix, plan } => measure_all(&matrix, &plan.plan()?)?,
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn measure_all(args: &MatrixArgs, plan: &pair::Plan) -> Result<()> {
+    let mut data = Data::open(&args.data)?;
+    if !args.only_page {
+        matrix::measure(&mut data, args.part, plan, |entry| say(&in_a_line(entry)))?;
+    }
+    let Some(out) = &args.out else { return Ok(()) };
+    let findings = Kind::all().iter().map(|kind| check::measure(*kind));
+    let findings = findings.collect::<Result<Vec<_>>>()?;
+    let facts = Facts {
+        date: output_of("date", &["-u", "+%Y-%m-%d"])?,
+        kernel: output_of("uname", &["-r"])?.split('-').next().unwrap_or_default().to_owned(),
+        command: format!(
+            "cargo build --release -p halloo-app -p rendezvous-peer -p halloo-lab\n\
+             target/release/lab events\n\
+             target/release/lab matrix --runs {} --out docs/nat-matrix.md",
+            plan.runs
+        ),
+    };
+    let page = page::write(&data, &Data::open(&args.events)?, &findings, &facts)?;
+    std::fs::write(out, page).with_context(|| format!("cannot write {}", out.display()))
+}
+
+fn in_a_line(entry: &Entry) -> String {
+    if let Some(error) = &entry.error {
+        return format!("{:<42}{error}", entry.pair);
+    }
+    let (first, direct) =
+        (entry.times(|run| run.first_message_ms), entry.times(|run| run.direct_ms));
+    let ms = |time: Option<f64>| time.map_or("-".to_owned(), |time| format!("{time:.0}"));
+    format!(
+        "{:<42}arrived {}/{}, first {} ms (slowest {}), direct {}/{} after {} ms (slowest {}){}",
+        entry.pair,
+        entry.delivered(),
+        entry.runs.len(),
+        ms(median(&first)),
+        ms(first.last().copied()),
+        entry.direct(),
+        entry.runs.len(),
+        ms(median(&direct)),
+        ms(direct.last().copied()),
+        entry.technique().map(|t| format!(", {t}")).unwrap_or_default(),
+    )
+}
+
+fn story_in_a_line(story: &Story) -> String {
+    let way = |way: &Option<String>| way.clone().unwrap_or_else(|| "nothing".to_owned());
+    let again = story.direct_again_s.map_or("not".to_owned(), |s| format!("after {s:.2} s"));
+    format!(
+        "{:<18}{}: longest silence {:.2} s ({:.2} one way, {:.2} the other), lost {}, disorder {}, {} -> {}, direct again {again}",
+        story.trouble.name(),
+        story.pair,
+        story.silence_s(),
+        story.outcomes[0].silence_s,
+        story.outcomes[1].silence_s,
+        story.lost(),
+        story.disorder(),
+        way(&story.before),
+        way(&story.after),
+    )
+}
+
+fn shell(world: &World, at: At) -> Result<()> {
+    let router = |side| {
+        let router = world.site(side)?.1.outer_router();
+        router.context("an open node has no router")
+    };
+    let place = match at {
+        At::Anna => world.node(Side::A)?,
+        At::Ben => world.node(Side::B)?,
+        At::RouterOfAnna => router(Side::A)?,
+        At::RouterOfBen => router(Side::B)?,
+        At::Server => world.server(),
+    };
+    let shell = std::env::var_os("SHELL").unwrap_or_else(|| "/bin/sh".into());
+    let mut child = place.spawn(&mut std::process::Command::new(shell))??;
+    child.wait()?;
+    Ok(())
+}
+
+fn output_of(program: &str, arguments: &[&str]) -> Result<String> {
+    let output = std::process::Command::new(program)
+        .args(arguments)
+        .output()
+        .with_context(|| format!("cannot start {program}"))?;
+    Ok(String::from_utf8_lossy(&output.stdout).trim().to_owned())
+}
+
+fn say(line: &str) -> Result<()> {
+    Ok(writeln!(std::io::stdout(), "{line}")?)
+}

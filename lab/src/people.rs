@@ -1,0 +1,214 @@
+//! The rendezvous peer and the two people of a measurement.
+
+use std::path::{Path, PathBuf};
+use std::process::{ChildStdin, Command};
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use rustix::time::{ClockId, clock_gettime};
+use serde_json::Value;
+
+use crate::inside;
+use crate::namespace::Namespace;
+use crate::plan::{SERVER_NAME, Side};
+use crate::program::{Programs, Running, run};
+use crate::tools;
+use crate::world::World;
+
+/// The rendezvous peer of a lab.
+#[derive(Debug)]
+pub struct Peer {
+    programs: Programs,
+    dir: PathBuf,
+    running: Running,
+    address: String,
+}
+
+impl Peer {
+    /// Starts it at the server.
+    ///
+    /// # Errors
+    /// It does not start.
+    pub fn start(world: &World, programs: &Programs) -> Result<Self> {
+        let dir = inside::scratch(&tools::unique("peer"))?;
+        let (running, address) = Self::launch(world, programs, &dir)?;
+        Ok(Self { programs: programs.clone(), dir, running, address })
+    }
+
+    /// Its address with its key.
+    pub fn address(&self) -> &str {
+        &self.address
+    }
+
+    /// Kills it and starts it again: what it kept in memory is gone.
+    ///
+    /// # Errors
+    /// It does not start.
+    pub fn restart(&mut self, world: &World) -> Result<()> {
+        self.running.kill();
+        (self.running, self.address) = Self::launch(world, &self.programs, &self.dir)?;
+        Ok(())
+    }
+
+    fn launch(world: &World, programs: &Programs, dir: &Path) -> Result<(Running, String)> {
+        let mut command = programs.rendezvous_peer();
+        command.args(["run", "--json", "--listen", &format!("[::]:{PORT}")]);
+        command.args(["--public-host", &format!("{SERVER_NAME}:{PORT}"), "--data-dir"]).arg(dir);
+        let running = Running::start(world.server(), command, dir)?;
+        let ready = running
+            .said()
+            .wait_for(0, START, is("ready"))
+            .context("rendezvous-peer does not start")?;
+        let address = ready["address"].as_str().context("rendezvous-peer has no address")?;
+        Ok((running, address.to_owned()))
+    }
+}
+
+/// Somebody with a node.
+#[derive(Debug)]
+pub struct Person<'a> {
+    side: Side,
+    namespace: &'a Namespace,
+    programs: Programs,
+    home: PathBuf,
+    address: String,
+    /// `halloo listen`, while the person is there.
+    listening: Option<Running>,
+}
+
+impl<'a> Person<'a> {
+    /// Makes an identity at the peer.
+    ///
+    /// # Errors
+    /// `halloo init` fails.
+    pub fn new(world: &'a World, side: Side, programs: &Programs, peer: &Peer) -> Result<Self> {
+        let home = inside::scratch(&tools::unique(side.name()))?;
+        let namespace = world.node(side)?;
+        let mut person = Self {
+            side,
+            namespace,
+            programs: programs.clone(),
+            home,
+            address: String::new(),
+            listening: None,
+        };
+        let said = person.halloo(&["init", "--peer", peer.address(), "--name", side.name()])?;
+        let uri = said.first().and_then(|line| line["uri"].as_str());
+        uri.context("halloo init prints no address")?.clone_into(&mut person.address);
+        Ok(person)
+    }
+
+    /// Starts the node, waits until it is online, and returns after how many milliseconds it was.
+    ///
+    /// # Errors
+    /// It does not get there in [`START`].
+    pub fn arrive(&mut self) -> Result<f64> {
+        let begin = now();
+        let command = self.command(&["listen", "--accept-all"]);
+        let running = Running::start(self.namespace, command, &self.home)?;
+        let is_online = |line: &Value| {
+            is("online")(line) || (is("ready")(line) && line["online"] == Value::Bool(true))
+        };
+        let online = running.said().wait_for(0, START, is_online);
+        let at = online.as_ref().and_then(at);
+        let at = at.with_context(|| format!("{} does not get online", self.side.name()))?;
+        self.listening = Some(running);
+        Ok(at.saturating_sub(begin) as f64 / 1e6)
+    }
+
+    /// Stops the node.
+    ///
+    /// # Errors
+    /// It does not end.
+    pub fn leave(&mut self) -> Result<()> {
+        self.listening.take().map_or(Ok(()), Running::stop)
+    }
+
+    /// Asks somebody to become a contact, who accepts everybody, and waits until they have.
+    ///
+    /// # Errors
+    /// They do not in [`START`].
+    pub fn befriend(&self, other: &Person<'_>) -> Result<()> {
+        let mark = self.listening()?.said().mark();
+        self.halloo(&["add", &other.address, "--name", other.side.name()])?;
+        let accepted = self.listening()?.said().wait_for(mark, START, is("accepted"));
+        ensure!(accepted.is_some(), "{} does not accept", other.side.name());
+        Ok(())
+    }
+
+    /// Which side it is.
+    pub fn side(&self) -> Side {
+        self.side
+    }
+
+    /// Runs a `halloo` command to its end.
+    ///
+    /// # Errors
+    /// It fails.
+    pub fn halloo(&self, arguments: &[&str]) -> Result<Vec<Value>> {
+        run(self.namespace, self.command(arguments))
+    }
+
+    /// Starts a `halloo` command that reads lines while it runs.
+    ///
+    /// # Errors
+    /// It cannot be started.
+    pub fn begin(&self, arguments: &[&str]) -> Result<(Running, ChildStdin)> {
+        let command = self.command(arguments);
+        let mut running = Running::start(self.namespace, command, &self.home)?;
+        let stdin = running.take_input().context("the pipe was asked for")?;
+        Ok((running, stdin))
+    }
+
+    /// What the node says.
+    ///
+    /// # Errors
+    /// It does not run.
+    pub fn listening(&self) -> Result<&Running> {
+        self.listening.as_ref().with_context(|| format!("{} is not there", self.side.name()))
+    }
+
+    /// What went wrong so far, in the words of the node.
+    pub fn errors(&self) -> String {
+        std::fs::read_to_string(self.home.join("errors")).unwrap_or_default()
+    }
+
+    fn command(&self, arguments: &[&str]) -> Command {
+        let mut command = self.programs.halloo();
+        command.arg("--json").arg("--home").arg(&self.home).args(arguments);
+        command
+    }
+}
+
+/// Tests for an event of this name.
+pub fn is(event: &str) -> impl Fn(&Value) -> bool {
+    move |line| line["event"] == event
+}
+
+/// When an event happened, in nanoseconds of `CLOCK_MONOTONIC`, which is one for all namespaces.
+pub fn at(event: &Value) -> Option<u64> {
+    event["mono_ns"].as_u64()
+}
+
+/// The time, as events have it.
+pub fn now() -> u64 {
+    let now = clock_gettime(ClockId::Monotonic);
+    u64::try_from(now.tv_sec).unwrap_or(0) * 1_000_000_000 + u64::try_from(now.tv_nsec).unwrap_or(0)
+}
+
+/// The path that an event tells of: `direct`, `relay` or `mailbox`.
+pub fn path(event: &Value) -> Option<&str> {
+    event["path"].as_str().or_else(|| event["via"].as_str())
+}
+
+/// Lets time pass in which the nodes have nothing to do.
+#[allow(clippy::disallowed_methods)]
+pub(crate) fn pause(time: Duration) {
+    std::thread::sleep(time);
+}
+
+/// The UDP and TCP port of the rendezvous peer.
+const PORT: u16 = 443;
+/// How long a program may take to start, or two people to become contacts: many round trips, and
+/// a way around a network that drops UDP.
+pub const START: Duration = Duration::from_secs(30);

@@ -1,0 +1,147 @@
+//! A whole laboratory: the wire, the server's site, and the nodes' sites.
+
+use std::fmt::{self, Write as _};
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+
+use crate::kind::Kind;
+use crate::namespace::Namespace;
+use crate::plan::{self, SERVER_V4, SERVER_V6, Side};
+use crate::site::{Site, WAN, machine};
+use crate::tools;
+use crate::wire::link::LinkConfig;
+use crate::wire::{SiteId, Wire, WireBuilder};
+
+/// Who is where.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Places {
+    /// One node, for tests of its NAT.
+    Alone(Kind),
+    /// Two nodes, each behind a link of its own.
+    Apart(Kind, Kind),
+    /// Two nodes in one home network.
+    SameLan,
+    /// Two homes behind one carrier's NAT.
+    SameCarrier,
+}
+
+impl fmt::Display for Places {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Alone(kind) => write!(f, "{kind}"),
+            Self::Apart(a, b) => write!(f, "{a} {b}"),
+            Self::SameLan => f.write_str("same-lan"),
+            Self::SameCarrier => f.write_str("same-carrier"),
+        }
+    }
+}
+
+/// How far apart things are.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Distance {
+    /// The link of each node's site, each direction.
+    pub node: LinkConfig,
+    /// The link of the server's site, each direction.
+    pub server: LinkConfig,
+    /// From this follows which frames are lost.
+    pub seed: u64,
+}
+
+impl Default for Distance {
+    /// 25 ms from each node to the middle of the internet, and the server there: 50 ms for a round
+    /// trip to the server, 100 ms to each other.
+    fn default() -> Self {
+        Self::with_delay(Duration::from_millis(25))
+    }
+}
+
+impl Distance {
+    /// As the default, with another one-way delay.
+    pub fn with_delay(delay: Duration) -> Self {
+        Self { node: LinkConfig::delay(delay), server: LinkConfig::delay(Duration::ZERO), seed: 1 }
+    }
+}
+
+/// A laboratory. All of it is gone when it is dropped.
+pub struct World {
+    // The order is that in which they are dropped.
+    wire: Wire,
+    sites: Vec<(SiteId, Site)>,
+    server: Namespace,
+}
+
+impl World {
+    /// Builds it.
+    ///
+    /// # Errors
+    /// The system does not permit it, or a tool fails.
+    pub fn new(places: Places, distance: &Distance) -> Result<Self> {
+        let mut builder = WireBuilder::new(distance.seed)?;
+        let link = || distance.node.clone();
+        let at_server =
+            builder.site(plan::server_prefixes(), distance.server.clone(), distance.server.clone());
+        let a = builder.site(Side::A.prefixes(), link(), link());
+        let b = matches!(places, Places::Apart(..))
+            .then(|| builder.site(Side::B.prefixes(), link(), link()));
+        let wire = builder.start()?;
+        let server = machine("server")?;
+        wire.plug(at_server, &server, WAN)?;
+        tools::ip(Some(&server), &server_addresses())?;
+        let mut sites = vec![(
+            a,
+            match places {
+                Places::Alone(kind) | Places::Apart(kind, _) => {
+                    Site::of_kind(kind, Side::A, &wire, a)
+                }
+                Places::SameLan => Site::same_lan(&wire, a),
+                Places::SameCarrier => Site::same_carrier(&wire, a),
+            }?,
+        )];
+        if let (Places::Apart(_, kind), Some(b)) = (places, b) {
+            sites.push((b, Site::of_kind(kind, Side::B, &wire, b)?));
+        }
+        Ok(Self { wire, sites, server })
+    }
+
+    /// The server's namespace.
+    pub fn server(&self) -> &Namespace {
+        &self.server
+    }
+
+    /// The namespace of a side's node.
+    ///
+    /// # Errors
+    /// There is none: [`Places::Alone`] has no other side.
+    pub fn node(&self, side: Side) -> Result<&Namespace> {
+        let mut nodes = self.sites.iter().filter_map(|(_, site)| site.node(side));
+        nodes.next().with_context(|| format!("{} is not in this lab", side.name()))
+    }
+
+    /// The site of a side's node, and its place on the wire.
+    ///
+    /// # Errors
+    /// There is none.
+    pub fn site(&self, side: Side) -> Result<(SiteId, &Site)> {
+        let mut sites = self.sites.iter().filter(|(_, site)| site.node(side).is_some());
+        let (id, site) = sites.next().with_context(|| format!("{} is nowhere", side.name()))?;
+        Ok((*id, site))
+    }
+
+    /// The wire.
+    pub fn wire(&self) -> &Wire {
+        &self.wire
+    }
+}
+
+fn server_addresses() -> String {
+    let mut lines = format!("link set {WAN} up\n");
+    for ip in SERVER_V4 {
+        let _ = writeln!(lines, "addr add {ip}/32 dev {WAN}");
+    }
+    for ip in SERVER_V6 {
+        let _ = writeln!(lines, "addr add {ip}/128 dev {WAN}");
+    }
+    let _ = writeln!(lines, "route add default dev {WAN}\nroute add ::/0 dev {WAN}");
+    lines
+}

@@ -1,0 +1,202 @@
+//! What a peer is started with, and why it may not start.
+
+use std::fmt;
+use std::net::{Ipv6Addr, SocketAddr};
+use std::path::PathBuf;
+use std::str::FromStr;
+use std::time::Duration;
+
+use halloo_identity::HostError;
+use halloo_transport::BindError;
+
+use super::PublicHost;
+use crate::core::{Limits, LimitsError};
+use crate::keyfile::KeyError;
+
+/// What a rendezvous peer is started with.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// Where to listen, UDP. Port 0 lets the system choose.
+    pub listen: SocketAddr,
+    /// The second UDP port, at which nodes learn how their NAT behaves. Without one, the peer
+    /// works, and nodes learn less.
+    pub echo_port: EchoPort,
+    /// Where to take WebSockets, TCP, from nodes whose network blocks UDP.
+    pub websocket: WebSocketAddr,
+    /// Names under which nodes reach the peer. When there are none, its address is the machine's.
+    pub public_hosts: Vec<PublicHost>,
+    /// Where the key is kept, and nothing else.
+    pub data_dir: PathBuf,
+    /// The table's limits.
+    pub limits: Limits,
+    /// How long a stopping peer lets its connections fetch what waits and leave by themselves.
+    pub drain: Duration,
+}
+
+impl Config {
+    /// A peer on UDP and TCP port 443 of every address, which keeps its key in `data_dir`.
+    pub fn new(data_dir: impl Into<PathBuf>) -> Self {
+        Self {
+            listen: SocketAddr::from((Ipv6Addr::UNSPECIFIED, 443)),
+            echo_port: EchoPort::Next,
+            websocket: WebSocketAddr::Same,
+            public_hosts: Vec::new(),
+            data_dir: data_dir.into(),
+            limits: Limits::default(),
+            drain: Duration::from_secs(3),
+        }
+    }
+}
+
+/// The second UDP port. When it cannot be opened, the peer goes on without it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum EchoPort {
+    /// The one after the first, or any when the system chooses the first.
+    Next,
+    /// This one; 0 lets the system choose.
+    At(u16),
+    /// None.
+    Off,
+}
+
+impl EchoPort {
+    /// Which port to ask the system for, for a peer that was told to listen on `listen`.
+    pub(super) fn port(self, listen: u16) -> Option<u16> {
+        match self {
+            // The port after the last one is none.
+            Self::Next if listen == 0 => Some(0),
+            Self::Next => listen.checked_add(1),
+            Self::At(port) => Some(port),
+            Self::Off => None,
+        }
+    }
+}
+
+/// Where a peer takes WebSockets.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum WebSocketAddr {
+    /// Where it listens, with the same port number. When that cannot be opened, the peer goes on
+    /// without: it may belong to a web server.
+    Same,
+    /// Here. Nodes find it only when something forwards the peer's own TCP port to it.
+    At(SocketAddr),
+    /// Nowhere.
+    Off,
+}
+
+/// Why a text is no port or address of these settings.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum ListenError {
+    /// For [`EchoPort`].
+    #[error("a port number is expected, or `next`, or `off`")]
+    EchoPort,
+    /// For [`WebSocketAddr`].
+    #[error("an address with a port is expected, or `same`, or `off`")]
+    WebSocket,
+}
+
+impl FromStr for EchoPort {
+    type Err = ListenError;
+
+    fn from_str(text: &str) -> Result<Self, ListenError> {
+        match text {
+            "next" => Ok(Self::Next),
+            "off" => Ok(Self::Off),
+            port => port.parse().map(Self::At).map_err(|_| ListenError::EchoPort),
+        }
+    }
+}
+
+impl fmt::Display for EchoPort {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Next => f.write_str("next"),
+            Self::At(port) => write!(f, "{port}"),
+            Self::Off => f.write_str("off"),
+        }
+    }
+}
+
+impl FromStr for WebSocketAddr {
+    type Err = ListenError;
+
+    fn from_str(text: &str) -> Result<Self, ListenError> {
+        match text {
+            "same" => Ok(Self::Same),
+            "off" => Ok(Self::Off),
+            address => address.parse().map(Self::At).map_err(|_| ListenError::WebSocket),
+        }
+    }
+}
+
+impl fmt::Display for WebSocketAddr {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Same => f.write_str("same"),
+            Self::At(address) => write!(f, "{address}"),
+            Self::Off => f.write_str("off"),
+        }
+    }
+}
+
+/// Why a peer did not start.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum StartError {
+    /// The limits cannot work together.
+    #[error("the limits cannot work together: {0}")]
+    Limits(#[from] LimitsError),
+    /// The key could not be read or made.
+    #[error(transparent)]
+    Key(#[from] KeyError),
+    /// The socket could not be opened.
+    #[error("cannot listen on UDP {listen}")]
+    Bind {
+        /// Where.
+        listen: SocketAddr,
+        /// Why.
+        source: BindError,
+    },
+    /// The WebSocket's own address could not be opened.
+    #[error("cannot listen on TCP {listen}")]
+    BindTcp {
+        /// Where.
+        listen: SocketAddr,
+        /// Why.
+        source: BindError,
+    },
+    /// The place under which nodes would reach the peer is none.
+    #[error("the peer's address cannot be written: {0}")]
+    Host(#[from] HostError),
+    /// The operating system gave no random bytes.
+    #[error("the operating system gives no random bytes")]
+    Random(#[source] getrandom::Error),
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_second_port_follows_the_first() {
+        assert_eq!(EchoPort::Next.port(443), Some(444));
+        assert_eq!(EchoPort::Next.port(0), Some(0));
+        assert_eq!(EchoPort::Next.port(u16::MAX), None);
+        assert_eq!(EchoPort::At(9).port(443), Some(9));
+        assert_eq!(EchoPort::Off.port(443), None);
+    }
+
+    #[test]
+    fn ports_and_addresses_read_back() {
+        for text in ["next", "off", "444", "0"] {
+            assert_eq!(text.parse::<EchoPort>().unwrap().to_string(), text);
+        }
+        for text in ["same", "off", "[::]:443", "127.0.0.1:8443"] {
+            assert_eq!(text.parse::<WebSocketAddr>().unwrap().to_string(), text);
+        }
+        assert_eq!("65536".parse::<EchoPort>(), Err(ListenError::EchoPort));
+        assert_eq!("443".parse::<WebSocketAddr>(), Err(ListenError::WebSocket));
+    }
+}
