@@ -332,6 +332,37 @@ mod tests {
         );
     }
 
+    /// The example in `docs/protocol/datagrams.md`, which was computed by other means.
+    #[test]
+    fn the_example_of_the_specification() {
+        let round = RoundId(std::array::from_fn(|i| 0xa0 + i as u8));
+        let seal = |side, salt, message: &Message| {
+            let keys = PunchKeys::derive(&[7; 32], &round, side);
+            hex(&Sealer::new(keys, salt).seal(message).unwrap())
+        };
+        let ping = Message {
+            kind: Kind::Ping,
+            busy: true,
+            selected: false,
+            doubts: false,
+            txid: 0x1112_1314_1516_1718,
+            you: "203.0.113.5:51001".parse().unwrap(),
+        };
+        assert_eq!(
+            seal(Side::Caller, 0x0102_0304_0506_0708, &ping),
+            "0401a9f9fb7e961318ce010203040506070800000000\
+             86c3fd5016d432386b5aead92ea0efede92038e8f5600eb54700501d\
+             72bc41cda96d6038e0dc52edfc1480c8"
+        );
+        let pong = Message { kind: Kind::Pong, busy: false, selected: true, ..ping };
+        assert_eq!(
+            seal(Side::Callee, 0x2122_2324_2526_2728, &pong),
+            "0401e11a3f19baa0f86f212223242526272800000000\
+             9612c47205f46a1190cfe211b55caf31016871130f4bd105db3ab9ad\
+             77ff1db20e6e2fdda7c7a6886c6c3444"
+        );
+    }
+
     #[test]
     fn what_one_side_seals_the_other_opens_once() {
         let [mut caller, mut callee] = sealers();

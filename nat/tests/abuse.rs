@@ -6,8 +6,9 @@ use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use halloo_nat::limits::{
-    CHECK_SCHEDULE_MS, MAX_ATTESTED_TARGETS, PREDICTED_PORTS, PREDICTION_PASSES, PROBE_LEN,
-    PUNCH_SCHEDULE_MS, ROUND_BURST, ROUND_EACH, SOURCES_BURST, UNATTESTED_BURST, UNATTESTED_EACH,
+    CHECK_SCHEDULE_MS, MAX_ATTESTED_TARGETS, MAX_LAN, MAX_QUEUE, PREDICTED_PORTS,
+    PREDICTION_PASSES, PROBE_LEN, PUNCH_SCHEDULE_MS, ROUND_BURST, ROUND_EACH, SOURCES_BURST,
+    UNATTESTED_BURST, UNATTESTED_EACH,
 };
 use halloo_nat::{
     Agent, AgentConfig, AgentEvent, Allocation, Candidate, CandidateKind, Card, Dependence, Local,
@@ -206,6 +207,31 @@ fn an_attested_address_that_only_sends_gets_data_for_a_second_once() {
         }
     }
     assert!(with_data <= Duration::from_millis(1_100), "{with_data:?}");
+}
+
+#[test]
+fn of_many_neighbours_that_announce_themselves_a_few_are_remembered() {
+    let mut us = Victimised::new();
+    for i in 0..10 {
+        us.agent.add_lan(([10, 0, 0, 100 + i], 5_000).into(), us.now);
+    }
+    us.run_for(Duration::from_secs(120));
+    us.sent.clear();
+    us.agent.set_remote(&card([]), &[], us.now);
+    us.run_for(Duration::from_secs(10));
+    assert_eq!(us.sent.len(), MAX_LAN, "{:?}", us.sent);
+}
+
+#[test]
+fn what_waits_for_a_driver_is_bounded() {
+    let mut us = Victimised::new();
+    let mut hers = us.contact(0);
+    for _ in 0..1_000 {
+        let source = ([9, 9, 9, 9], 5_000).into();
+        us.agent.handle_probe(SocketId::MAIN, source, &hers.ping(), us.now).unwrap();
+    }
+    us.drain();
+    assert!(us.total() <= MAX_QUEUE as u64, "{}", us.total());
 }
 
 #[test]

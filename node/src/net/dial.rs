@@ -173,10 +173,10 @@ impl Dial {
 impl Reaching {
     /// Waits for the connection and puts it in use.
     pub(crate) async fn finish(self) -> Result<(), ConnectError> {
-        let Self { net, contact, line, connecting, _turn } = self;
+        let Self { net, contact, line, mut connecting, _turn } = self;
         tokio::select! {
             biased;
-            connected = connecting => match connected {
+            connected = &mut connecting => match connected {
                 Ok(Ok(connection)) => {
                     direct::adopt(&net, connection, line).await;
                     Ok(())
@@ -184,8 +184,17 @@ impl Reaching {
                 Ok(Err(e)) => Err(ConnectError::Unreachable { why: e.to_string() }),
                 Err(_) => Err(ConnectError::Stopped),
             },
-            // The contact got through.
-            () = linked(&net, &contact) => Ok(()),
+            // The contact got through. Ours goes on: it may be in use at the other end already.
+            () = linked(&net, &contact) => {
+                let net_of_task = Arc::clone(&net);
+                net.spawn(async move {
+                    let done = tokio::time::timeout(DEADLINE, connecting).await;
+                    if let Ok(Ok(Ok(connection))) = done {
+                        direct::adopt(&net_of_task, connection, line).await;
+                    }
+                });
+                Ok(())
+            }
             () = tokio::time::sleep(DEADLINE) => {
                 Err(ConnectError::Unreachable { why: "no answer in time".into() })
             }
