@@ -1,7 +1,7 @@
 //! A node: the real machines of the `nat` crate, and around them a model of what the program does.
 //!
 //! There is one loop that asks the machines for what they want, after each input
-//! ([`Node::settle`]).
+//! (`Node::settle`).
 
 mod attest;
 mod counts;
