@@ -244,13 +244,19 @@ async fn a_peer_whose_key_changed_is_not_talked_to_and_said_loudly() {
 
     let other_data = tempfile::tempdir().unwrap();
     let impostor = start_peer(other_data.path(), &listen).await;
-    let a = home.start().await;
-    let mut events = a.events_from_now().await.unwrap();
-    let keys = wait_for(&mut events, |e| match e {
-        EventKind::PeerKeyChanged { expected, found, .. } => Some((*expected, *found)),
-        _ => None,
-    })
-    .await;
+    // The event is not kept, and may be over before anybody listens; the next try is a minute away.
+    let (a, keys) = loop {
+        let a = home.start().await;
+        let mut events = a.events_from_now().await.unwrap();
+        let keys = wait_for(&mut events, |e| match e {
+            EventKind::PeerKeyChanged { expected, found, .. } => Some((*expected, *found)),
+            _ => None,
+        });
+        match tokio::time::timeout(Duration::from_secs(5), keys).await {
+            Ok(keys) => break (a, keys),
+            Err(_) => a.shutdown().await,
+        }
+    };
     assert_eq!(keys, (expected, impostor.fingerprint()));
     assert!(!a.is_online());
     a.shutdown().await;

@@ -361,9 +361,11 @@ impl Task {
                     self.net.probing.keep(&other.peer, by_other);
                 }
                 if let Some(home) = &self.home {
+                    // Our peer knows the address that it welcomed us at. When we have moved since,
+                    // the new one has to be shown to it like any other.
                     let observed = prober.observed().unwrap_or(home.observed);
                     let more: Vec<Attested> =
-                        attested.iter().filter(|a| a.addr != observed).copied().collect();
+                        attested.iter().filter(|a| a.addr != home.observed).copied().collect();
                     self.net.probing.keep(&home.peer, more.clone());
                     let addrs: Vec<SocketAddr> = more.iter().map(|a| a.addr).collect();
                     self.net.probing.attest.send_if_modified(|told| {
@@ -372,7 +374,8 @@ impl Task {
                         !same
                     });
                     self.change(|local| {
-                        local.observed = std::iter::once(observed).chain(addrs).collect();
+                        let others = addrs.into_iter().filter(|addr| *addr != observed);
+                        local.observed = std::iter::once(observed).chain(others).collect();
                     });
                 }
             }
