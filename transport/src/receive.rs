@@ -198,7 +198,15 @@ impl PathSocket {
             let id = connection_id(first);
             match self.routes.at(source) {
                 Sender::One(route) => {
-                    if let Some(id) = id {
+                    if let Some(id) = id.filter(|id| !route.knows(*id)) {
+                        // The contact may have dialled while she was dialled: the other connection
+                        // comes from the same address before that is known to be hers too.
+                        if let Some(other) = self.routes.with_id(id)
+                            && !Arc::ptr_eq(&other, &route)
+                        {
+                            self.routes.report(&other, source, Instant::now());
+                            return Whose::Route(other);
+                        }
                         self.routes.learn(&route, id);
                     }
                     return Whose::Route(route);

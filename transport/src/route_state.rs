@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 use std::fmt;
 use std::net::SocketAddr;
-use std::sync::atomic::AtomicU64;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -101,6 +101,11 @@ impl RouteState {
             kept: Notify::new(),
             recent: Mutex::default(),
         }
+    }
+
+    /// Whether a connection id is the one that was learnt last.
+    pub(crate) fn knows(&self, id: [u8; 8]) -> bool {
+        self.last_id.load(Ordering::Relaxed) == u64::from_ne_bytes(id)
     }
 
     /// Remembers a datagram that was sent on the direct path alone.

@@ -481,8 +481,11 @@ impl Task {
         for path in found.valid {
             entry.route.add_source(path);
         }
-        entry.agent = Some(found.agent);
+        let before = entry.agent.replace(found.agent);
         entry.take_keys(&mut self.by_key);
+        if let Some(before) = before {
+            self.end(before);
+        }
         self.event(addr, AgentEvent::Route(send_on));
         self.drive(addr);
     }
@@ -492,8 +495,26 @@ impl Task {
         for key in entry.keys.iter().chain(entry.asking.iter().flat_map(|it| &it.keys)) {
             self.by_key.remove(key);
         }
+        if let Some(agent) = entry.agent {
+            self.end(agent);
+        }
         for socket in entry.sockets {
             self.net.endpoint.close_socket(socket);
+        }
+    }
+
+    /// Ends an agent, and with it a search that it may be making: another may begin then.
+    fn end(&mut self, mut agent: Agent) {
+        let now = Instant::now();
+        agent.close(now);
+        loop {
+            match agent.poll_output() {
+                Output::Event(AgentEvent::BirthdayOver { pair, outcome }) => {
+                    self.searches.over(pair, outcome, now);
+                }
+                Output::Wait(_) => return,
+                Output::Event(_) | Output::Transmit(_) => {}
+            }
         }
     }
 
