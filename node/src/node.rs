@@ -29,6 +29,8 @@ use crate::stream::EventStream;
 
 /// How long a shutdown waits for each of its steps.
 const SHUTDOWN_STEP: Duration = Duration::from_secs(3);
+/// How long the receipts that are due get to leave at the end.
+const FAREWELL: Duration = Duration::from_millis(500);
 /// How long the good-byes get to leave. QUIC itself would wait three seconds for a connection whose
 /// round trip it does not know yet.
 const GOOD_BYE: Duration = Duration::from_millis(300);
@@ -136,13 +138,17 @@ impl Node {
         &self.inner.net
     }
 
-    /// Stops the node: says good-bye to everybody, ends all tasks, closes the store and gives up
-    /// the home. What was accepted and not delivered goes on at the next start.
+    /// Stops the node: gives the receipts that are due, says good-bye to everybody, ends all tasks,
+    /// closes the store and gives up the home. What was accepted and not delivered goes on at the
+    /// next start.
     ///
     /// # Cancel safety
     /// Cancel safe: call it again to wait further.
     pub async fn shutdown(&self) {
         let net = &self.inner.net;
+        if self.is_online() {
+            let _ = tokio::time::timeout(FAREWELL, net.give_receipts()).await;
+        }
         net.stop.cancel();
         net.tasks.close();
         net.endpoint.close(CloseCode::ShuttingDown);

@@ -8,7 +8,7 @@ use halloo_transport::{CloseCode, PeerConnection, PushError};
 use halloo_wire::SessionId;
 use halloo_wire::limits::{MAX_ACK_IDS, MAX_GRANT};
 use halloo_wire::peer::{Attested, Call, PeerError, Push, Register, Request, Response, Waiting};
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::Instant;
 
 use super::dial::{self, Knocked};
@@ -21,7 +21,7 @@ use crate::store::StoreError;
 
 /// Envelopes that wait for the store; a full queue makes the peer wait, which keeps them.
 const QUEUE: usize = 256;
-/// Envelopes that are taken in one transaction.
+/// Items that are taken in one transaction.
 const MAX_BATCH: usize = 64;
 /// Waits between attempts: they double from the first to the last.
 const FIRST_RETRY: Duration = Duration::from_millis(250);
@@ -32,6 +32,13 @@ const STEADY: Duration = Duration::from_secs(10);
 const STILL_THERE: Duration = Duration::from_millis(1500);
 /// How often the bundle's age is looked at.
 const UPKEEP: Duration = Duration::from_secs(3600);
+
+/// What waits for the store.
+enum Item {
+    Envelope(Waiting),
+    /// Answered when everything before it has been stored.
+    Mark(oneshot::Sender<()>),
+}
 
 /// Why a registration ended.
 #[derive(Debug, thiserror::Error)]
@@ -132,12 +139,21 @@ impl Home<'_> {
                 session.revoke(id),
                 session.fetch(id, &envelopes)
             )?;
-            self.net.observed.send_modify(|o| {
-                o.insert(self.peer.clone(), seen);
-            });
-            self.net.board.tell(EventKind::Online { peer: self.peer.clone() });
-            self.net.spawn(Arc::clone(self.net).warm_up());
-            session.serve(id, &envelopes, &mut granted, &mut attest).await
+            let (stored, all_stored) = oneshot::channel();
+            let _ = envelopes.send(Item::Mark(stored)).await;
+            let online = async {
+                // Whoever is online has read what waited.
+                if all_stored.await.is_ok() {
+                    self.net.observed.send_modify(|o| {
+                        o.insert(self.peer.clone(), seen);
+                    });
+                    self.net.board.tell(EventKind::Online { peer: self.peer.clone() });
+                    self.net.spawn(Arc::clone(self.net).warm_up());
+                }
+                Ok(())
+            };
+            let serve = session.serve(id, &envelopes, &mut granted, &mut attest);
+            tokio::try_join!(online, serve).map(|((), never)| never)
         };
         // The queue is served beside the fetching, which waits for it when it is full.
         tokio::select! {
@@ -180,18 +196,14 @@ impl Session<'_> {
     }
 
     /// Reads everything that waits.
-    async fn fetch(
-        &self,
-        session: SessionId,
-        envelopes: &mpsc::Sender<Waiting>,
-    ) -> Result<(), Ended> {
+    async fn fetch(&self, session: SessionId, envelopes: &mpsc::Sender<Item>) -> Result<(), Ended> {
         let mut after = None;
         loop {
             match self.ask(Some(session), Call::Peek { after }).await? {
                 Response::Page(page) => {
                     let last = page.envelopes.last().map(|w| w.id);
                     for waiting in page.envelopes {
-                        let _ = envelopes.send(waiting).await;
+                        let _ = envelopes.send(Item::Envelope(waiting)).await;
                     }
                     if !page.more {
                         return Ok(());
@@ -210,7 +222,7 @@ impl Session<'_> {
     async fn serve(
         &self,
         session: SessionId,
-        envelopes: &mpsc::Sender<Waiting>,
+        envelopes: &mpsc::Sender<Item>,
         grants: &mut watch::Receiver<u64>,
         attest: &mut watch::Receiver<Vec<Attested>>,
     ) -> Result<std::convert::Infallible, Ended> {
@@ -221,7 +233,7 @@ impl Session<'_> {
             tokio::select! {
                 push = self.connection.next_push() => match push {
                     Ok(Push::Envelope(waiting)) => {
-                        let _ = envelopes.send(waiting).await;
+                        let _ = envelopes.send(Item::Envelope(waiting)).await;
                     }
                     Ok(Push::Knock { capability, observed, card, channel, datagrams }) => {
                         let via = self.connection.remote_addr();
@@ -268,15 +280,27 @@ impl Session<'_> {
     }
 
     /// Stores envelopes and lets the peer forget them.
-    async fn ingest(&self, session: SessionId, mut queue: mpsc::Receiver<Waiting>) -> Ended {
+    async fn ingest(&self, session: SessionId, mut queue: mpsc::Receiver<Item>) -> Ended {
         let mut batch = Vec::with_capacity(MAX_BATCH);
         loop {
             if queue.recv_many(&mut batch, MAX_BATCH).await == 0 {
                 return Ended::Lost("it was given up".into());
             }
-            let envelopes = std::mem::take(&mut batch);
-            if let Err(e) = self.ingest_batch(session, envelopes).await {
+            let mut envelopes = Vec::with_capacity(batch.len());
+            let mut marks = Vec::new();
+            for item in batch.drain(..) {
+                match item {
+                    Item::Envelope(waiting) => envelopes.push(waiting),
+                    Item::Mark(mark) => marks.push(mark),
+                }
+            }
+            if !envelopes.is_empty()
+                && let Err(e) = self.ingest_batch(session, envelopes).await
+            {
                 return e;
+            }
+            for mark in marks {
+                let _ = mark.send(());
             }
         }
     }

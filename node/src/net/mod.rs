@@ -27,6 +27,7 @@ pub(crate) mod switchboard;
 
 use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use halloo_identity::{Fingerprint, Identity, PeerHost};
@@ -79,6 +80,10 @@ pub(crate) struct Net {
     /// Counts the times that this machine's addresses changed.
     pub(crate) network: watch::Sender<u64>,
     dials: Mutex<HashMap<Fingerprint, Arc<tokio::sync::Mutex<()>>>>,
+    /// The node is about to stop: receipts do not wait for company.
+    pub(crate) leaving: AtomicBool,
+    /// Rings when a receipt has been given.
+    pub(crate) receipt_given: Notify,
 }
 
 /// How a peer of ours sees us.
@@ -118,6 +123,8 @@ impl Net {
             neighbours: watch::Sender::new(Vec::new()),
             network: watch::Sender::new(0),
             dials: Mutex::default(),
+            leaving: AtomicBool::new(false),
+            receipt_given: Notify::new(),
         }
     }
 
@@ -179,6 +186,19 @@ impl Net {
     fn network_changed(&self) {
         self.look_after_home();
         self.post.forget_all();
+    }
+
+    /// Before the node stops: gives the receipts that are due, and returns when all are given. A
+    /// node that runs for a moment only would never give any.
+    pub(crate) async fn give_receipts(&self) {
+        self.leaving.store(true, Ordering::Relaxed);
+        while let Ok(due) = self.store.run(|_, cx| cx.db.contacts_with_due_ack()).await
+            && !due.is_empty()
+        {
+            self.board.wake(due);
+            // One that was given since is remembered.
+            self.receipt_given.notified().await;
+        }
     }
 
     /// Makes sure that our own peer is still there.

@@ -7,6 +7,7 @@ use rusqlite::{OptionalExtension, Row, params};
 
 use super::StoreError;
 use super::db::{Db, Result, array, u64_at};
+use crate::contact::ContactState;
 use crate::event::{Cursor, EventKind};
 
 /// Durable events that are kept; the oldest go first. What was said stays in the history.
@@ -100,6 +101,15 @@ impl Db<'_> {
              (SELECT 1 FROM outbox WHERE outbox.contact = contacts.fp)",
         )?;
         let rows = q.query_map([], |r| r.get::<_, Vec<u8>>(0))?;
+        rows.map(|fp| Ok(Fingerprint::from_bytes(array(&fp?, "fingerprint")?))).collect()
+    }
+
+    /// Contacts who have not been told what we have of theirs.
+    pub(crate) fn contacts_with_due_ack(&self) -> Result<Vec<Fingerprint>> {
+        let mut q =
+            self.sql.prepare_cached("SELECT fp FROM contacts WHERE ack_due AND state = ?")?;
+        let accepted = ContactState::Accepted.to_i64();
+        let rows = q.query_map([accepted], |r| r.get::<_, Vec<u8>>(0))?;
         rows.map(|fp| Ok(Fingerprint::from_bytes(array(&fp?, "fingerprint")?))).collect()
     }
 
