@@ -6,6 +6,7 @@
 //! is sent twice arrives once.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use halloo_e2ee::{BundleError, VerifiedBundle, seal};
@@ -187,8 +188,9 @@ impl Courier {
         self.ack_by_mail |= self.net.board.take_by_mailbox(&self.contact);
         // Until when the direct connection is trusted with what it carries.
         let mut trusted = None;
-        if let Some(link) = link.filter(Link::is_open) {
-            match self.by_link(&link).await {
+        let link = link.filter(Link::is_open);
+        if let Some(link) = &link {
+            match self.by_link(link).await {
                 Ok(None) if !self.ack_by_mail => return None,
                 Ok(None) => trusted = Some(Instant::now() + RECHECK),
                 Ok(Some(until)) if Instant::now() < until => trusted = Some(until),
@@ -224,7 +226,7 @@ impl Courier {
             return Some(self.not_before);
         }
         let wants_link = work.link && (work.first.is_some() || controls);
-        match self.by_peer(&work, wants_link).await {
+        match self.by_peer(&work, wants_link, link.map(|link| link.id())).await {
             Ok(again) => {
                 self.failures = 0;
                 again
@@ -317,6 +319,7 @@ impl Courier {
                 write(&mut stream.send, &NodeFrame::Ack(ack)).await?;
                 if !self.ack_by_mail {
                     net.store.run(move |m, cx| m.ack_sent(cx, &contact, ack)).await?;
+                    net.receipt_given.notify_one();
                     self.ack_at = None;
                 }
             }
@@ -341,8 +344,14 @@ impl Courier {
     }
 
     /// Leaves everything at the contact's peer that does not wait there.
-    /// With `dial`, it knocks as well, and the first message rides in the knock.
-    async fn by_peer(&mut self, work: &Work, dial: bool) -> Result<Option<Instant>, Trouble> {
+    /// With `dial`, it knocks as well, and the first message rides in the knock. `tried` is the
+    /// connection that could not carry it.
+    async fn by_peer(
+        &mut self,
+        work: &Work,
+        dial: bool,
+        tried: Option<usize>,
+    ) -> Result<Option<Instant>, Trouble> {
         let net = Arc::clone(&self.net);
         let mut dialling = if dial { self.dial_beside() } else { None };
         let mut carrier = match Carrier::open(&net, self.contact).await {
@@ -359,9 +368,8 @@ impl Courier {
                 return Err(e);
             }
         };
-        let link = self.link_id();
         while work.first.is_some() {
-            if self.link_id() != link {
+            if self.link_id().is_some_and(|id| tried != Some(id)) {
                 // There is a connection now, which is the better way. Whoever writes without a
                 // pause would keep this going for ever.
                 return Ok(Some(Instant::now()));
@@ -410,7 +418,7 @@ impl Courier {
         let at = *self
             .ack_at
             .get_or_insert_with(|| Instant::now() + ACK_DELAY.mul_f64(random::jitter() - 0.5));
-        if Instant::now() < at {
+        if Instant::now() < at && !self.net.leaving.load(Ordering::Relaxed) {
             return Ok(Some(at));
         }
         let contact = self.contact;
@@ -424,6 +432,7 @@ impl Courier {
         self.ack_at = None;
         self.ack_by_mail = false;
         self.net.store.run(move |m, cx| m.ack_sent(cx, &contact, ack)).await?;
+        self.net.receipt_given.notify_one();
         Ok(None)
     }
 }
