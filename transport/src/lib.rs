@@ -118,6 +118,7 @@ mod incoming;
 mod inject;
 mod message;
 mod node_conn;
+mod own_addrs;
 mod peer_client;
 mod peer_server;
 mod rate_model;

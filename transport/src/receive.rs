@@ -1,5 +1,6 @@
 //! What comes in: whose it is, and where it goes.
 
+use std::io::{self, ErrorKind};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -46,6 +47,7 @@ impl PathSocket {
         // QUIC cuts the buffer by the stride: zero would never end.
         meta.stride = if meta.stride == 0 { len.max(1) } else { meta.stride };
         meta.addr = mapped(source.remote);
+        self.note_own_addr(source.remote, meta);
         let stride = meta.stride;
         let is_quic = match Batch::of(&buffer[..len], stride) {
             _ if !self.net.is_real(source.remote) => {
@@ -289,6 +291,7 @@ impl PathSocket {
     /// else.
     pub(crate) fn sort_second(&self, buffer: &[u8], meta: &mut RecvMeta) {
         let source = canonical(meta.addr);
+        self.note_own_addr(source, meta);
         for datagram in buffer[..meta.len].chunks(meta.stride.max(1)) {
             match self.forward.get() {
                 Some(forward)
@@ -321,14 +324,33 @@ impl PathSocket {
     }
 
     fn reply(&self, Reply { via_second, to, datagram }: &Reply) {
-        let sent = match (via_second, self.second.get()) {
-            (true, Some(second)) => second.send_one(*to, datagram),
+        let socket = match (via_second, self.second.get()) {
+            (true, Some(second)) => second,
             // Not from another port than was asked for.
             (true, None) => return,
-            (false, _) => self.send_datagram(SocketId::MAIN, *to, datagram, None),
+            (false, _) => &self.main,
+        };
+        let is_udp = self.net.is_real(*to) && to.port() != 0;
+        let sent = match self.own_addrs.toward(*to).filter(|_| is_udp) {
+            Some(own) => socket.send_one_from(own, *to, datagram).or_else(|e| {
+                if is_not_ours(&e) {
+                    self.own_addrs.lost(own);
+                }
+                Err(e)
+            }),
+            None if *via_second => socket.send_one(*to, datagram),
+            None => self.send_datagram(SocketId::MAIN, *to, datagram, None),
         };
         if sent.is_err() {
             self.demux.send_errors.add(1);
+        }
+    }
+
+    /// Remembers to which of this machine's addresses a remote sends, when it may be answered by
+    /// something else than QUIC.
+    fn note_own_addr(&self, remote: SocketAddr, meta: &RecvMeta) {
+        if let Some(own) = meta.dst_ip.filter(|_| self.forward.get().is_some()) {
+            self.own_addrs.heard(remote, own);
         }
     }
 
@@ -360,6 +382,7 @@ impl PathSocket {
             self.demux.forwarded.add(count as u64);
             return;
         }
+        let own = self.own_addrs.toward(to);
         let at_once = self.main.state.max_gso_segments().min(MAX_BATCH / stride).max(1);
         for batch in frames.chunks(at_once * stride) {
             let n = batch.len().div_ceil(stride) as u64;
@@ -368,12 +391,22 @@ impl PathSocket {
                 ecn,
                 contents: batch,
                 segment_size: (n > 1).then_some(stride),
-                src_ip: None,
+                src_ip: own,
             };
             match self.main.send_now(&transmit) {
                 Ok(()) => self.demux.forwarded.add(n),
-                Err(_) => self.demux.relay_dropped.add(n),
+                Err(e) => {
+                    if let Some(own) = own.filter(|_| is_not_ours(&e)) {
+                        self.own_addrs.lost(own);
+                    }
+                    self.demux.relay_dropped.add(n);
+                }
             }
         }
     }
+}
+
+/// Whether an error says that this machine does not have the address from which to send.
+fn is_not_ours(e: &io::Error) -> bool {
+    matches!(e.kind(), ErrorKind::AddrNotAvailable | ErrorKind::InvalidInput)
 }

@@ -38,6 +38,7 @@ use crate::demux::Demux;
 use crate::dialled::Dialled;
 use crate::forward::Forward;
 use crate::inject::Injected;
+use crate::own_addrs::OwnAddrs;
 use crate::routes::Routes;
 use crate::sockets::Extras;
 use crate::tunnel::Tunnels;
@@ -58,6 +59,8 @@ pub(crate) struct PathSocket {
     pub(crate) dialled: Dialled,
     pub(crate) refuse_strangers: AtomicBool,
     pub(crate) forward: OnceLock<Arc<dyn Forward>>,
+    /// Kept where there is a forwarder: it is the one who answers.
+    pub(crate) own_addrs: OwnAddrs,
     pub(crate) demux: Demux,
     /// Which socket is first when there are several.
     turn: AtomicUsize,
@@ -78,6 +81,7 @@ impl PathSocket {
             dialled: Dialled::default(),
             refuse_strangers: AtomicBool::new(false),
             forward: OnceLock::new(),
+            own_addrs: OwnAddrs::default(),
             demux: Demux::default(),
             turn: AtomicUsize::new(0),
         })

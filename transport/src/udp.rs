@@ -29,6 +29,9 @@ const ERROR_PAUSE: Duration = Duration::from_millis(50);
 pub(crate) struct Udp {
     pub(crate) io: UdpSocket,
     pub(crate) state: UdpSocketState,
+    /// For single datagrams that name the address from which they leave. One that the system does
+    /// not like must not cost QUIC its segmentation.
+    aside: UdpSocketState,
     family: Family,
     pause: Mutex<Option<Pin<Box<Sleep>>>>,
     /// Taken for writing while the socket's hop limit is not the usual one, so that no other
@@ -69,6 +72,7 @@ impl Udp {
         socket.bind(&listen.into())?;
         let socket = std::net::UdpSocket::from(socket);
         let state = UdpSocketState::new((&socket).into())?;
+        let aside = UdpSocketState::new((&socket).into())?;
         for granted in [
             state.set_recv_buffer_size((&socket).into(), BUFFER),
             state.set_send_buffer_size((&socket).into(), BUFFER),
@@ -78,7 +82,8 @@ impl Udp {
             }
         }
         let io = UdpSocket::from_std(socket)?;
-        Ok(Self { io, state, family, pause: Mutex::new(None), hop_limit: RwLock::new(()) })
+        let (pause, hop_limit) = (Mutex::new(None), RwLock::new(()));
+        Ok(Self { io, state, aside, family, pause, hop_limit })
     }
 
     /// Binds another socket like this one, on the same address and `port`; 0 lets the system
@@ -132,6 +137,25 @@ impl Udp {
     pub(crate) fn send_one(&self, to: SocketAddr, datagram: &[u8]) -> io::Result<()> {
         let _usual = self.hop_limit.read().unwrap_or_else(PoisonError::into_inner);
         self.send_alone(to, datagram)
+    }
+
+    /// Like [`send_one`](Self::send_one), from one of this machine's addresses: the one to which
+    /// something came that this answers.
+    pub(crate) fn send_one_from(
+        &self,
+        from: IpAddr,
+        to: SocketAddr,
+        datagram: &[u8],
+    ) -> io::Result<()> {
+        let transmit = Transmit {
+            destination: self.to_system(to),
+            ecn: None,
+            contents: datagram,
+            segment_size: None,
+            src_ip: Some(from),
+        };
+        let _usual = self.hop_limit.read().unwrap_or_else(PoisonError::into_inner);
+        self.aside.try_send((&self.io).into(), &transmit)
     }
 
     /// Like [`send_one`](Self::send_one), with a hop limit of its own. Everything else that wants

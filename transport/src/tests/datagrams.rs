@@ -2,12 +2,13 @@
 
 use std::net::{Ipv6Addr, UdpSocket};
 
-use halloo_wire::ChannelId;
 use halloo_wire::datagram::{Probe, RelayFrame};
 use halloo_wire::peer_datagram::PeerDatagram;
+use halloo_wire::{ChannelId, Side};
 use quinn::AsyncUdpSocket;
 use quinn::udp::Transmit;
 
+use super::paths::{CHANNEL, OneChannel};
 use super::proxy::Wire;
 use super::*;
 use crate::socket::PathSocket;
@@ -243,4 +244,46 @@ fn binding_fails_with_a_reason() {
         panic!("the port is taken")
     };
     assert_eq!(e.kind(), std::io::ErrorKind::AddrInUse);
+}
+
+/// A server with several addresses is asked at one, and who asked takes no answer from another.
+#[cfg(target_os = "linux")]
+#[tokio::test]
+async fn a_peer_answers_and_forwards_from_the_address_that_was_asked() {
+    for listen in ["0.0.0.0:0", "[::]:0"] {
+        let peer = TestPeer::at(listen.parse().unwrap(), PeerKey::generate());
+        let table = Arc::<OneChannel>::default();
+        peer.endpoint.set_forwarder(Arc::clone(&table) as Arc<dyn Forward>);
+        let second = peer.endpoint.bind_second(0).unwrap();
+        let nodes = [1, 2].map(|_| tokio::net::UdpSocket::bind("127.0.0.1:0"));
+        let [alice, bob] = nodes;
+        let (alice, bob) = (alice.await.unwrap(), bob.await.unwrap());
+        let asked = [2, 3].map(|n| SocketAddr::from(([127, 0, 0, n], peer.addr().port())));
+        let keep = PeerDatagram::Keep { channel: CHANNEL }.encode();
+        let mut heard = [0; 2000];
+        for (node, port, at) in [
+            (&alice, peer.addr().port(), asked[0]),
+            (&bob, peer.addr().port(), asked[1]),
+            (&bob, second.port(), asked[1]),
+            (&alice, peer.addr().port(), asked[0]),
+        ] {
+            let at = SocketAddr::new(at.ip(), port);
+            node.send_to(&keep, at).await.unwrap();
+            let (n, from) = node.recv_from(&mut heard).await.unwrap();
+            assert_eq!((&heard[..n], from), (&keep[..], at));
+        }
+
+        table.set_end(Side::Caller, alice.local_addr().unwrap());
+        table.set_end(Side::Callee, bob.local_addr().unwrap());
+        let quic = [0x40; 100];
+        for (from, to, side, there) in
+            [(&alice, &bob, Side::Caller, 0), (&bob, &alice, Side::Callee, 1)]
+        {
+            let channel = CHANNEL.of(side);
+            let frame = RelayFrame { channel, datagram: &quic }.encode();
+            from.send_to(&frame, asked[there]).await.unwrap();
+            let (n, via) = to.recv_from(&mut heard).await.unwrap();
+            assert_eq!((&heard[..n], via), (&frame[..], asked[1 - there]));
+        }
+    }
 }

@@ -179,11 +179,12 @@ async fn a_connection_id_is_known_from_wherever_it_comes_until_its_route_is_gone
         NewSource { route: route.virtual_addr(), socket: SocketId::MAIN, source: elsewhere };
     assert_eq!(new_sources.try_recv().unwrap(), expected);
     assert!(new_sources.try_recv().is_err(), "once a second is enough");
-    // Another contact that uses the id does not take it over.
+    // Another contact that uses the id does not take it over: QUIC drops what she sends under it.
     let mallory = Route::open(&socket);
     let hers: SocketAddr = ([203, 0, 113, 6], 6).into();
     mallory.add_source(DirectPath { socket: SocketId::MAIN, remote: hers });
-    assert_eq!(sort(&socket, hers, &[quic(1, 100)]).0.addr, mallory.virtual_addr());
+    assert_eq!(sort(&socket, hers, &[quic(1, 100)]).0.addr, route.virtual_addr());
+    assert_eq!(sort(&socket, hers, &[quic(50, 100)]).0.addr, mallory.virtual_addr());
     assert_eq!(sort(&socket, elsewhere, &[quic(1, 100)]).0.addr, route.virtual_addr());
     // And a contact's many ids are no burden.
     for id in 2..50 {
