@@ -127,6 +127,11 @@ impl Bucket {
         Self { burst, each, tokens: burst, filled: now }
     }
 
+    /// When the next token comes to an empty bucket.
+    pub(crate) fn next(&self) -> Instant {
+        self.filled + self.each
+    }
+
     /// Takes one token, if there is one.
     pub(crate) fn take(&mut self, now: Instant) -> bool {
         let passed = now.saturating_duration_since(self.filled);

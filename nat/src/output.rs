@@ -115,7 +115,7 @@ pub enum SearchOutcome {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum KnockReason {
-    /// Our own addresses changed.
+    /// Our own addresses changed, or what is known about our NAT.
     InterfaceChanged,
     /// The direct path died.
     PathLost,

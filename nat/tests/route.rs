@@ -5,7 +5,10 @@ mod world;
 
 use std::time::Duration;
 
-use halloo_nat::{CandidateKind, KnockReason, SendOn, Technique, WhyRelayed, limits};
+use halloo_nat::{
+    Allocation, CandidateKind, Dependence, KnockReason, SendOn, Technique, Verdict, WhyRelayed,
+    limits,
+};
 use world::nat::{home, open};
 use world::{DELAY, World, ms};
 
@@ -138,6 +141,71 @@ fn a_new_network_is_answered_at_once() {
     assert_eq!(world.nodes[0].knocks, [KnockReason::InterfaceChanged]);
     // The old path still works in this test, so it is used again.
     world.run_until(ms(500), |w| w.nodes[0].is_direct());
+}
+
+#[test]
+fn a_change_in_pieces_asks_for_a_second_knock_that_carries_them_all() {
+    let mut world = talking(13);
+    world.direct_works = [false; 2];
+    let mut local = world.nodes[0].local.clone();
+    for port in 4_000..4_010 {
+        local.observed = vec![([203, 0, 113, 99], port).into()];
+        let now = world.now;
+        world.nodes[0].agent.local_changed(local.clone(), now);
+        world.drain(0);
+        world.run_for(ms(20));
+    }
+    let count = |w: &World| {
+        let changed = |k: &&KnockReason| **k == KnockReason::InterfaceChanged;
+        w.nodes[0].knocks.iter().filter(changed).count()
+    };
+    assert_eq!(count(&world), 1);
+    world.run_for(limits::CHANGES_EACH);
+    assert_eq!(count(&world), 2);
+    world.run_for(limits::CHANGES_EACH * 5);
+    assert_eq!(count(&world), 2);
+}
+
+#[test]
+fn a_round_that_comes_too_soon_is_probed_as_soon_as_it_may() {
+    let mut world = talking(14);
+    world.direct_works = [false; 2];
+    world.run_for(ms(2_000));
+    assert!(world.nodes.iter().all(|n| n.is_relayed()));
+    for _ in 0..limits::ROUND_BURST {
+        world.knock(0);
+    }
+    // Nothing of before is of use: only the last round names the right addresses.
+    world.direct_works = [true; 2];
+    world.nodes.iter_mut().for_each(|n| n.nat.reboot());
+    world.knock(0);
+    assert!(world.nodes.iter().all(|n| n.agent.stats().rounds_refused > 0));
+    world.run_until(limits::ROUND_EACH + ms(500), |w| w.nodes.iter().all(|n| n.is_direct()));
+}
+
+#[test]
+fn a_verdict_that_comes_late_is_told_where_it_helps() {
+    for (ours, theirs, knocks) in [(dependent(), home(), 1), (home(), home(), 0)] {
+        let mut world = World::new(ours, theirs, 15);
+        let mut local = world.nodes[0].local.clone();
+        local.verdict = Verdict::default();
+        let now = world.now;
+        world.nodes[0].agent.local_changed(local.clone(), now);
+        world.direct_works = [false; 2];
+        world.meet();
+        world.run_for(ms(3_000));
+        local.verdict = ours;
+        let now = world.now;
+        world.nodes[0].agent.local_changed(local, now);
+        world.drain(0);
+        assert_eq!(world.nodes[0].knocks.len(), knocks);
+    }
+}
+
+fn dependent() -> Verdict {
+    let dependence = Dependence::AddressAndPortDependent;
+    let allocation = Allocation::Sequential { delta: 1 };
+    Verdict { mapping: dependence, filtering: dependence, allocation }
 }
 
 #[test]

@@ -24,6 +24,7 @@ use crate::budget::Bucket;
 use crate::output::{
     AgentEvent, AgentStats, KnockReason, NetworkPair, Output, Queue, Technique, Traffic, WhyRelayed,
 };
+use crate::predict::address_dependent;
 use crate::probe::PunchKeys;
 use crate::targets::canonical;
 use keep::Keep;
@@ -60,6 +61,9 @@ pub const MAX_LAN: usize = 4;
 pub const ROUND_BURST: u32 = 3;
 /// How long it takes until another round may begin.
 pub const ROUND_EACH: Duration = Duration::from_secs(5);
+/// From one knock about a change of ours to the next: a change of network comes in pieces, and the
+/// second knock carries all of them.
+pub const CHANGES_EACH: Duration = Duration::from_secs(1);
 /// Outputs that wait for the driver. One input makes fewer than half as many; when a driver does
 /// not drain, further datagrams are dropped.
 pub const MAX_QUEUE: usize = 512;
@@ -124,8 +128,12 @@ pub struct Agent {
     asked: Option<NetworkPair>,
     /// Extra sockets that are open for us.
     extra: Vec<SocketId>,
+    /// A round that came too soon after others, and is probed as soon as one may be again.
+    put_off: Option<Remote>,
     /// A knock that is asked for unless the other side comes first.
     knock_at: Option<(Instant, KnockReason)>,
+    /// When a knock was last asked for because something about us had changed.
+    told_change: Option<Instant>,
     /// The last round should have worked and did not: perhaps the far NAT minds datagrams that
     /// come before it has sent any itself.
     careful: bool,
@@ -164,7 +172,9 @@ impl Agent {
             search: Search::None,
             asked: None,
             extra: Vec::new(),
+            put_off: None,
             knock_at: None,
+            told_change: None,
             careful: false,
             unattested: Bucket::every(UNATTESTED_BURST, UNATTESTED_EACH, now),
             sources: Bucket::every(SOURCES_BURST, SOURCES_EACH, now),
@@ -182,7 +192,8 @@ impl Agent {
         self.role = role;
         self.rounds.begin(keys, self.rng.next_u64());
         self.stats.rounds += 1;
-        self.knock_at = None;
+        // What changed about us may be younger than the card that the other side has.
+        self.knock_at = self.knock_at.filter(|&(_, why)| why == KnockReason::InterfaceChanged);
         self.keep.used(now);
     }
 
@@ -194,41 +205,61 @@ impl Agent {
     /// The contact's card came, with the addresses at which rendezvous peers have seen her, the
     /// presence's own first. They are probed at once.
     ///
-    /// More than [`ROUND_BURST`] rounds at once are not probed, and counted
-    /// ([`AgentStats::rounds_refused`]).
+    /// Of more than [`ROUND_BURST`] rounds at once the last is probed as soon as a round may begin
+    /// again; they are counted ([`AgentStats::rounds_refused`]).
     pub fn set_remote(&mut self, card: &Card, attested: &[SocketAddr], now: Instant) {
         let remote = Remote::new(card, attested, self.rounds.newest());
         // A peer may push the same thing twice.
         if self.remote.as_ref() == Some(&remote) && self.punch.is_some() {
             return;
         }
-        if !self.round_limit.take(now) {
-            self.stats.rounds_refused += 1;
-            return;
-        }
-        self.remote = Some(remote);
         self.keep.used(now);
+        if self.round_limit.take(now) {
+            self.take_remote(remote, now);
+        } else {
+            self.stats.rounds_refused += 1;
+            self.put_off = Some(remote);
+        }
+    }
+
+    fn take_remote(&mut self, remote: Remote, now: Instant) {
+        self.put_off = None;
+        self.remote = Some(remote);
         self.start_punch(now);
         self.send_due(now);
     }
 
     /// What we know about ourselves changed. When it is our addresses, everything is in doubt: the
-    /// relay is used as well, paths are checked at once, and a new knock is asked for.
+    /// relay is used as well, paths are checked at once, and a new knock is asked for. When it is
+    /// how our NAT behaves, and no path was found without knowing that, a knock tells the contact.
+    /// Such knocks follow each other as [`CHANGES_EACH`] says.
     pub fn local_changed(&mut self, local: Local, now: Instant) {
         let moved = self.local.ips != local.ips
             || self.local.observed != local.observed
             || self.local.port != local.port;
+        let judged = self.local.verdict != local.verdict;
         self.local = local;
-        if !moved {
+        if moved {
+            self.stop_search(crate::SearchOutcome::Stopped);
+            self.doubt_all(now);
+        } else {
             self.consider_search(now);
-            return;
         }
-        self.stop_search(crate::SearchOutcome::Stopped);
-        self.doubt_all(now);
-        if self.remote.is_some() {
-            self.knock(KnockReason::InterfaceChanged, now);
+        if self.remote.is_some() && (moved || judged && self.verdict_helps()) {
+            let at = self.told_change.map_or(now, |told| now.max(told + CHANGES_EACH));
+            if at > now {
+                self.knock_at = Some((at, KnockReason::InterfaceChanged));
+            } else {
+                self.knock(KnockReason::InterfaceChanged, now);
+            }
         }
         self.send_due(now);
+    }
+
+    /// Whether the contact could find a path with our verdict and has not without.
+    fn verdict_helps(&self) -> bool {
+        let needed = address_dependent(&self.local.verdict) || self.search_role().is_some();
+        self.using == Using::Relay && self.why != WhyRelayed::Unused && needed
     }
 
     /// A better estimate of the round trip through the relay.
@@ -284,6 +315,9 @@ impl Agent {
         self.keep_timeout(now);
         self.punch_timeout(now);
         self.search_timeout(now);
+        if let Some(remote) = self.put_off.take_if(|_| self.round_limit.take(now)) {
+            self.take_remote(remote, now);
+        }
         if self.knock_at.is_some_and(|(at, _)| at <= now)
             && let Some((_, reason)) = self.knock_at.take()
         {
@@ -300,6 +334,7 @@ impl Agent {
         self.punch = None;
         self.guess = None;
         self.lan.clear();
+        self.put_off = None;
         self.knock_at = None;
         self.use_relay(now);
         for pair in self.pairs.remove_unless(|_| false) {
@@ -352,12 +387,17 @@ impl Agent {
         self.queue.push_back(Output::Event(event));
     }
 
-    /// Asks for a knock. False when there were too many.
+    /// Asks for a knock. False when there were too many: it follows as soon as one may.
     fn knock(&mut self, reason: KnockReason, now: Instant) -> bool {
         self.knock_at = None;
         let allowed = self.knock_limit.take(now);
         if allowed {
+            if reason == KnockReason::InterfaceChanged {
+                self.told_change = Some(now);
+            }
             self.event(AgentEvent::Knock(reason));
+        } else {
+            self.knock_at = Some((self.knock_limit.next(), reason));
         }
         allowed
     }
@@ -378,6 +418,7 @@ impl Agent {
     /// When something is due without another input.
     fn deadline(&self) -> Option<Instant> {
         let knock = self.knock_at.map(|(at, _)| at);
+        let put_off = self.put_off.as_ref().map(|_| self.round_limit.next());
         [
             self.pairs.due(),
             self.route_due(),
@@ -385,6 +426,7 @@ impl Agent {
             self.punch_due(),
             self.search_due(),
             knock,
+            put_off,
         ]
         .into_iter()
         .flatten()
