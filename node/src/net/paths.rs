@@ -691,6 +691,7 @@ impl Task {
             }
             AgentEvent::Watch(on) => entry.watch = on.then_some(now + WATCH_INTERVAL),
             AgentEvent::Knock(reason) => {
+                tracing::debug!(contact = %entry.contact.short(), ?reason, "Knocking again");
                 if reason == KnockReason::BothSilent {
                     // Our own peer may be out of reach too, without having said so.
                     self.net.look_after_home();
@@ -702,8 +703,12 @@ impl Task {
             AgentEvent::WantBirthday(pair) => {
                 agent.allow_birthday(self.searches.begin(pair, now), now);
             }
-            AgentEvent::BirthdayOver { pair, outcome } => self.searches.over(pair, outcome, now),
+            AgentEvent::BirthdayOver { pair, outcome } => {
+                tracing::debug!(contact = %entry.contact.short(), ?outcome, "A search is over");
+                self.searches.over(pair, outcome, now);
+            }
             AgentEvent::Relayed(why) => {
+                tracing::debug!(contact = %entry.contact.short(), ?why, "Relayed");
                 if let Some(line) = entry.line.upgrade() {
                     line.state().why = Some(why);
                 }

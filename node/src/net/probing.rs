@@ -253,7 +253,10 @@ impl Task {
         if is_home {
             let observed = met.by_udp.then_some(met.observed);
             self.net.paths.set_local(|local| {
-                local.observed = observed.into_iter().collect();
+                // Another connection from where we are known to be says nothing new.
+                if observed.is_none_or(|addr| !local.observed.contains(&addr)) {
+                    local.observed = observed.into_iter().collect();
+                }
             });
             if !met.observed.ip().is_loopback() {
                 self.look_around();
