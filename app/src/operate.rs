@@ -68,6 +68,10 @@ impl Operator {
                 let _ = tokio::time::timeout(ms(within_ms), self.node.online()).await;
                 Ok(Reply::Status(self.ready().await?))
             }
+            Request::CaughtUp { within_ms } => {
+                let _ = tokio::time::timeout(ms(within_ms), self.node.caught_up()).await;
+                Ok(Reply::Status(self.ready().await?))
+            }
             Request::Events { from } => self.events(from, emit).await,
             Request::Contacts => {
                 let contacts = self.node.contacts().await?;

@@ -49,6 +49,11 @@ impl Session {
         ask!(self, Request::Online { within_ms: to_ms(within) }, Reply::Status(ready) => ready)
     }
 
+    /// Waits until the node has read what waited at its peer, but not longer than `within`.
+    pub(crate) async fn caught_up(&self, within: Duration) -> Result<Ready, Failure> {
+        ask!(self, Request::CaughtUp { within_ms: to_ms(within) }, Reply::Status(ready) => ready)
+    }
+
     /// All contacts.
     pub(crate) async fn contacts(&self) -> Result<Vec<ContactCard>, Failure> {
         ask!(self, Request::Contacts, Reply::Contacts(contacts) => contacts)

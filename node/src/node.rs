@@ -23,7 +23,7 @@ use crate::error::{
 };
 use crate::event::{Cursor, Delivery, EventKind, Path, Via};
 use crate::home::own_address;
-use crate::net::Net;
+use crate::net::{Net, Seen};
 use crate::store::{ContactRow, StoreThread};
 use crate::stream::EventStream;
 
@@ -202,6 +202,18 @@ impl Node {
         let mut observed = self.inner.net.observed.subscribe();
         // The sender lives in this node.
         let _ = observed.wait_for(|o| !o.is_empty()).await;
+    }
+
+    /// Waits until the node is registered with a peer and has stored what waited there: requests
+    /// and messages that came while it was away.
+    ///
+    /// # Cancel safety
+    /// Cancel safe.
+    pub async fn caught_up(&self) {
+        let mut observed = self.inner.net.observed.subscribe();
+        // The sender lives in this node.
+        let caught_up = |seen: &Seen| seen.caught_up;
+        let _ = observed.wait_for(|o| !o.is_empty() && o.values().all(caught_up)).await;
     }
 
     /// Numbers about the running node.

@@ -37,7 +37,7 @@ pub(super) async fn add(cx: &Context, args: AddArgs) -> Result<(), Failure> {
 pub(super) async fn list(cx: &Context) -> Result<(), Failure> {
     cx.with_node(async |session| {
         // A request may wait at the peer.
-        session.online(LOOK).await?;
+        session.caught_up(LOOK).await?;
         let contacts = session.contacts().await?;
         if contacts.is_empty() {
             cx.out.hint("no contacts yet; next: halloo add THEIR-ADDRESS --name NAME");

@@ -25,6 +25,8 @@ pub(crate) enum Request {
     Status,
     /// Waits until the node is registered with its peer, but not longer than this.
     Online { within_ms: u64 },
+    /// The same, until the node has read what waited there.
+    CaughtUp { within_ms: u64 },
     /// All contacts.
     Contacts,
     /// The one that a name, an address or the beginning of a fingerprint means.

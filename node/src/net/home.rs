@@ -127,33 +127,37 @@ impl Home<'_> {
             Some(Err(e)) => return Err(Ended::Refused(e)),
             None => return Err(Ended::Lost("it did not answer the registration".into())),
         };
-        let seen = Seen { addr: welcome.observed, by_tunnel: tunnel.is_some() };
+        let (addr, by_tunnel) = (welcome.observed, tunnel.is_some());
+        let seen = Seen { addr, by_tunnel, caught_up: false };
         let session = Session { net: self.net, connection };
         let id = registered.session;
         let (envelopes, queue) = mpsc::channel(QUEUE);
         let served = async {
             let has = registered.bundle_seq.map(|seq| (seq, registered.one_time_keys_left));
-            // What others need to write to us, and what they have written.
-            tokio::try_join!(
-                session.publish(id, has),
-                session.revoke(id),
-                session.fetch(id, &envelopes)
-            )?;
+            let reachable = async {
+                // What others need to write to us.
+                tokio::try_join!(session.publish(id, has), session.revoke(id))?;
+                self.net.observed.send_modify(|o| {
+                    o.insert(self.peer.clone(), seen);
+                });
+                self.net.board.tell(EventKind::Online { peer: self.peer.clone() });
+                self.net.spawn(Arc::clone(self.net).warm_up());
+                Ok(())
+            };
+            // What they have written meanwhile.
+            tokio::try_join!(reachable, session.fetch(id, &envelopes))?;
             let (stored, all_stored) = oneshot::channel();
             let _ = envelopes.send(Item::Mark(stored)).await;
-            let online = async {
-                // Whoever is online has read what waited.
+            let caught_up = async {
                 if all_stored.await.is_ok() {
                     self.net.observed.send_modify(|o| {
-                        o.insert(self.peer.clone(), seen);
+                        o.entry(self.peer.clone()).and_modify(|seen| seen.caught_up = true);
                     });
-                    self.net.board.tell(EventKind::Online { peer: self.peer.clone() });
-                    self.net.spawn(Arc::clone(self.net).warm_up());
                 }
                 Ok(())
             };
             let serve = session.serve(id, &envelopes, &mut granted, &mut attest);
-            tokio::try_join!(online, serve).map(|((), never)| never)
+            tokio::try_join!(caught_up, serve).map(|((), never)| never)
         };
         // The queue is served beside the fetching, which waits for it when it is full.
         tokio::select! {

@@ -93,6 +93,8 @@ pub(crate) struct Seen {
     pub(crate) addr: SocketAddr,
     /// Whether the connection runs through a tunnel.
     pub(crate) by_tunnel: bool,
+    /// Whether everything that waited there is in the store.
+    pub(crate) caught_up: bool,
 }
 
 impl Net {
