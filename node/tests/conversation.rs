@@ -6,7 +6,7 @@ mod common;
 
 use std::time::Duration;
 
-use common::{Home, PATIENCE, introduce, start_peer, wait_for, wait_for_text};
+use common::{Friends, Home, PATIENCE, introduce, start_peer, wait_for, wait_for_text};
 use halloo::error::{PingError, StartError};
 use halloo::{
     Cursor, Delivery, DirectPolicy, EventKind, Path, SendOptions, TypedCode, Via, WhyRelayed,
@@ -14,11 +14,7 @@ use halloo::{
 
 #[tokio::test(flavor = "multi_thread")]
 async fn two_people_become_contacts_check_the_code_and_talk_directly() {
-    let data = tempfile::tempdir().unwrap();
-    let peer = start_peer(data.path(), "127.0.0.1:0").await;
-    let (anna, ben) = (Home::new("Anna", &peer), Home::new("Ben", &peer));
-    let (a, b) = (anna.start().await, ben.start().await);
-    introduce(&a, &b).await;
+    let Friends { data: _data, peer, anna: _anna, ben: _ben, a, b } = Friends::new().await;
 
     let mut check_a = a.check_safety(&b.fingerprint()).await.unwrap();
     let code_a = tokio::time::timeout(PATIENCE, check_a.code()).await.unwrap().unwrap();
@@ -55,11 +51,7 @@ async fn two_people_become_contacts_check_the_code_and_talk_directly() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_message_waits_at_the_peer_for_somebody_who_is_away_and_arrives_once() {
-    let data = tempfile::tempdir().unwrap();
-    let peer = start_peer(data.path(), "127.0.0.1:0").await;
-    let (anna, ben) = (Home::new("Anna", &peer), Home::new("Ben", &peer));
-    let (a, b) = (anna.start().await, ben.start().await);
-    introduce(&a, &b).await;
+    let Friends { data: _data, peer, anna, ben, a, b } = Friends::new().await;
     let to = b.fingerprint();
     let cursor = {
         let mut seen = b.events(Cursor::default());
@@ -94,12 +86,8 @@ async fn a_message_waits_at_the_peer_for_somebody_who_is_away_and_arrives_once()
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_peer_that_forgets_everything_loses_nothing() {
-    let data = tempfile::tempdir().unwrap();
-    let peer = start_peer(data.path(), "127.0.0.1:0").await;
+    let Friends { data, peer, anna: _anna, ben, a, b } = Friends::new().await;
     let listen = peer.local_addr().to_string();
-    let (anna, ben) = (Home::new("Anna", &peer), Home::new("Ben", &peer));
-    let (a, b) = (anna.start().await, ben.start().await);
-    introduce(&a, &b).await;
     let to = b.fingerprint();
     b.shutdown().await;
     let mut events = a.events_from_now().await.unwrap();
@@ -120,11 +108,7 @@ async fn a_peer_that_forgets_everything_loses_nothing() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_thousand_messages_arrive_in_order_each_way() {
-    let data = tempfile::tempdir().unwrap();
-    let peer = start_peer(data.path(), "127.0.0.1:0").await;
-    let (anna, ben) = (Home::new("Anna", &peer), Home::new("Ben", &peer));
-    let (a, b) = (anna.start().await, ben.start().await);
-    introduce(&a, &b).await;
+    let Friends { data: _data, peer, anna: _anna, ben: _ben, a, b } = Friends::new().await;
     let (fa, fb) = (a.fingerprint(), b.fingerprint());
     let send = |node: halloo::Node, to| async move {
         for i in 0..1000 {
@@ -177,11 +161,7 @@ async fn the_policy_never_keeps_everything_on_the_relay() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn channels_carry_a_programs_own_bytes() {
-    let data = tempfile::tempdir().unwrap();
-    let peer = start_peer(data.path(), "127.0.0.1:0").await;
-    let (anna, ben) = (Home::new("Anna", &peer), Home::new("Ben", &peer));
-    let (a, b) = (anna.start().await, ben.start().await);
-    introduce(&a, &b).await;
+    let Friends { data: _data, peer, anna: _anna, ben: _ben, a, b } = Friends::new().await;
     let echo = tokio::spawn({
         let b = b.clone();
         async move {
@@ -265,11 +245,7 @@ async fn a_peer_whose_key_changed_is_not_talked_to_and_said_loudly() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_ping_that_nobody_answers_ends() {
-    let data = tempfile::tempdir().unwrap();
-    let peer = start_peer(data.path(), "127.0.0.1:0").await;
-    let (anna, ben) = (Home::new("Anna", &peer), Home::new("Ben", &peer));
-    let (a, b) = (anna.start().await, ben.start().await);
-    introduce(&a, &b).await;
+    let Friends { data: _data, peer, anna: _anna, ben: _ben, a, b } = Friends::new().await;
     let to = b.fingerprint();
     b.shutdown().await;
     let none = a.ping(&to, Duration::from_millis(300)).await;
@@ -280,11 +256,7 @@ async fn a_ping_that_nobody_answers_ends() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn events_are_replayed_from_a_cursor() {
-    let data = tempfile::tempdir().unwrap();
-    let peer = start_peer(data.path(), "127.0.0.1:0").await;
-    let (anna, ben) = (Home::new("Anna", &peer), Home::new("Ben", &peer));
-    let (a, b) = (anna.start().await, ben.start().await);
-    introduce(&a, &b).await;
+    let Friends { data: _data, peer, anna: _anna, ben: _ben, a, b } = Friends::new().await;
     for i in 0..5 {
         let options = SendOptions { client_id: Some(format!("job {i}")), parent: None };
         a.send_with(&b.fingerprint(), &i.to_string(), options).await.unwrap();

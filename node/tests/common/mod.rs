@@ -102,3 +102,25 @@ pub async fn introduce(a: &Node, b: &Node) {
     let contact = a.contact_by_fingerprint(&b.fingerprint()).await.unwrap().unwrap();
     assert_eq!(contact.state, ContactState::Accepted);
 }
+
+/// Anna and Ben, contacts of each other, at one peer.
+pub struct Friends {
+    /// Where the peer keeps its key.
+    pub data: tempfile::TempDir,
+    pub peer: RunningPeer,
+    pub anna: Home,
+    pub ben: Home,
+    pub a: Node,
+    pub b: Node,
+}
+
+impl Friends {
+    pub async fn new() -> Self {
+        let data = tempfile::tempdir().unwrap();
+        let peer = start_peer(data.path(), "127.0.0.1:0").await;
+        let (anna, ben) = (Home::new("Anna", &peer), Home::new("Ben", &peer));
+        let (a, b) = (anna.start().await, ben.start().await);
+        introduce(&a, &b).await;
+        Self { data, peer, anna, ben, a, b }
+    }
+}
