@@ -88,9 +88,15 @@ pub fn measure(trouble: Trouble, places: Places, plan: &Plan) -> Result<Story> {
     let mut direct_again = Some(0.0f64);
     for (person, mark) in people.into_iter().zip(marks) {
         let lines = person.listening()?.said().since(mark);
-        // The last time that a direct path was found: before that, it was lost.
-        let found = lines.iter().rev().find(|line| is_direct(line)).and_then(at);
-        let after = found.map(|at| at.saturating_sub(begin) as f64 / 1e9);
+        let last = lines.iter().rev().find(|line| is("path")(line));
+        let after = match last {
+            // Who says nothing has lost nothing.
+            None => Some(0.0),
+            Some(line) if is_direct(line) => {
+                at(line).map(|at| at.saturating_sub(begin) as f64 / 1e9)
+            }
+            Some(_) => None,
+        };
         direct_again = direct_again.zip(after).map(|(a, b)| a.max(b));
     }
     Ok(Story {

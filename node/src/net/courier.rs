@@ -226,7 +226,7 @@ impl Courier {
             return Some(self.not_before);
         }
         let wants_link = work.link && (work.first.is_some() || controls);
-        match self.by_peer(&work, wants_link, link.map(|link| link.id())).await {
+        match self.by_peer(&work, wants_link, link.as_ref()).await {
             Ok(again) => {
                 self.failures = 0;
                 again
@@ -350,7 +350,7 @@ impl Courier {
         &mut self,
         work: &Work,
         dial: bool,
-        tried: Option<usize>,
+        tried: Option<&Link>,
     ) -> Result<Option<Instant>, Trouble> {
         let net = Arc::clone(&self.net);
         let mut dialling = if dial { self.dial_beside() } else { None };
@@ -368,10 +368,19 @@ impl Courier {
                 return Err(e);
             }
         };
+        let begun = Instant::now();
         while work.first.is_some() {
-            if self.link_id().is_some_and(|id| tried != Some(id)) {
-                // There is a connection now, which is the better way. Whoever writes without a
-                // pause would keep this going for ever.
+            // Whoever writes without a pause would never give a receipt.
+            self.leave_ack(&mut carrier).await?;
+            // There is a connection now, or it can be tried again, which is the better way.
+            // Whoever writes without a pause would keep this going for ever.
+            let better = match tried {
+                Some(link) if link.is_open() && self.link_id() == Some(link.id()) => {
+                    begun.elapsed() >= PATIENCE && link.is_heard()
+                }
+                _ => self.link_id().is_some(),
+            };
+            if better {
                 return Ok(Some(Instant::now()));
             }
             let instance = carrier.office.instance;
@@ -395,7 +404,7 @@ impl Courier {
         for inner in self.net.board.take_controls(&self.contact) {
             carrier.leave_control(&inner).await?;
         }
-        let ack_again = self.leave_ack(&mut carrier, work).await?;
+        let ack_again = self.leave_ack(&mut carrier).await?;
         let recheck = work.first.map(|_| Instant::now() + RECHECK.mul_f64(random::jitter()));
         Ok([ack_again, recheck].into_iter().flatten().min())
     }
@@ -405,12 +414,11 @@ impl Courier {
         self.net.links.current(&self.contact).map(|link| link.id())
     }
 
-    async fn leave_ack(
-        &mut self,
-        carrier: &mut Carrier<'_>,
-        work: &Work,
-    ) -> Result<Option<Instant>, Trouble> {
-        let Some(ack) = work.ack else {
+    /// Leaves the receipt that is due, when its time has come. Returns when that will be.
+    async fn leave_ack(&mut self, carrier: &mut Carrier<'_>) -> Result<Option<Instant>, Trouble> {
+        let contact = self.contact;
+        let due = self.net.store.run(move |m, cx| m.due_ack(cx, &contact)).await?;
+        let Some(ack) = due else {
             self.ack_at = None;
             self.ack_by_mail = false;
             return Ok(None);
@@ -421,7 +429,6 @@ impl Courier {
         if Instant::now() < at && !self.net.leaving.load(Ordering::Relaxed) {
             return Ok(Some(at));
         }
-        let contact = self.contact;
         let made = self
             .net
             .store

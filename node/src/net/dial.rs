@@ -25,7 +25,7 @@ use tokio_util::task::AbortOnDropHandle;
 use super::lan::Neighbour;
 use super::line::{Line, Link};
 use super::paths::{Command, MAX_ASKING, Nearby, Start};
-use super::post::Office;
+use super::post::{Office, patience};
 use super::{Net, direct};
 use crate::core::{Caller, Calling, Reach};
 use crate::error::ConnectError;
@@ -36,9 +36,6 @@ const DEADLINE: Duration = Duration::from_secs(10);
 
 /// What an acceptance is given to be read, when its sender has knocked already.
 const ANSWER: Duration = Duration::from_secs(2);
-
-/// What a peer is given to answer when paths are lost: it may be out of reach as well.
-const AGAIN: Duration = Duration::from_secs(1);
 
 /// When to ask again for the card of a contact who shows none. After that it is no oversight.
 const ASK_FOR_CARD: [Duration; 2] = [Duration::from_millis(300), Duration::from_secs(5)];
@@ -334,7 +331,7 @@ async fn try_again(net: &Arc<Net>, line: &Arc<Line>) -> Result<(), ConnectError>
         };
         let via = office.connection.remote_addr();
         let knock = knock(net, &contact, &reach, round, &office, Vec::new(), None);
-        let asked = tokio::time::timeout(AGAIN, ask(&office, knock)).await;
+        let asked = tokio::time::timeout(patience(&office.connection), ask(&office, knock)).await;
         let Ok(asked) = asked else {
             office.connection.close(CloseCode::Done);
             why = "no answer in time".into();

@@ -12,7 +12,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::Instant;
 
 use super::dial::{self, Knocked};
-use super::post::{Connected, OfficeError};
+use super::post::{Connected, OfficeError, patience};
 use super::{Net, Seen};
 use crate::core::Arrival;
 use crate::event::EventKind;
@@ -28,8 +28,6 @@ const FIRST_RETRY: Duration = Duration::from_millis(250);
 const LAST_RETRY: Duration = Duration::from_secs(60);
 /// A registration that held for this long was a sound one: the waits begin at the first again.
 const STEADY: Duration = Duration::from_secs(10);
-/// What a peer is given to answer after this machine's network has changed.
-const STILL_THERE: Duration = Duration::from_millis(1500);
 /// How often the bundle's age is looked at.
 const UPKEEP: Duration = Duration::from_secs(3600);
 
@@ -271,7 +269,11 @@ impl Session<'_> {
                 Ok(()) = network.changed() => {
                     let more = self.net.probing.attest.borrow().clone();
                     let told = self.tell(session, Call::Attest(more));
-                    let in_time = tokio::time::timeout(STILL_THERE, told).await;
+                    let in_time = tokio::time::timeout(patience(&self.connection), told).await;
+                    if in_time.is_err() {
+                        // So have our other connections, which do not know it yet either.
+                        self.net.post.forget_all();
+                    }
                     in_time.map_err(|_| Ended::Lost("the network has changed".into()))??;
                     self.net.spawn(Arc::clone(self.net).warm_up());
                 }

@@ -16,6 +16,9 @@ use halloo_wire::path::SendOn;
 use super::paths::{Command, Paths};
 use crate::event::{Path, Via};
 
+/// A connection that is in use is heard more often than this, unless it is lost.
+const LATELY: Duration = Duration::from_millis(500);
+
 /// See the [module](self).
 pub(crate) struct Line {
     pub(crate) contact: Fingerprint,
@@ -104,6 +107,12 @@ pub(crate) struct Link {
 impl Link {
     pub(crate) fn is_open(&self) -> bool {
         self.connection.close_reason().is_none()
+    }
+
+    /// Whether anything has come on it lately, by whatever path.
+    pub(crate) fn is_heard(&self) -> bool {
+        let traffic = self.line.route.traffic();
+        traffic.heard_direct.max(traffic.heard_relay).is_some_and(|at| at.elapsed() < LATELY)
     }
 
     pub(crate) fn id(&self) -> usize {

@@ -696,8 +696,12 @@ impl Task {
                     // Our own peer may be out of reach too, without having said so.
                     self.net.look_after_home();
                 }
-                if let Some(line) = entry.line.upgrade() {
-                    self.net.spawn(dial::knock_again(Arc::clone(&self.net), line));
+                // The other side takes it for the connection in use. A second one, which both had
+                // dialled, goes without.
+                if let Some(link) = self.net.links.current(&entry.contact)
+                    && link.line.virtual_addr() == addr
+                {
+                    self.net.spawn(dial::knock_again(Arc::clone(&self.net), link.line));
                 }
             }
             AgentEvent::WantBirthday(pair) => {

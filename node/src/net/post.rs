@@ -29,6 +29,10 @@ const MAX_WARM: usize = 16;
 const HEAD_START: Duration = Duration::from_millis(100);
 /// What a peer is given to answer: many round trips, and a few losses.
 const ANSWER_DEADLINE: Duration = Duration::from_secs(3);
+/// What a peer is given when there are signs that it is out of reach, at least.
+const MIN_PATIENCE: Duration = Duration::from_millis(600);
+/// The same in round trips, which leaves time for two losses.
+const PATIENCE_RTTS: u32 = 6;
 /// A connection that ends before this was no sound one.
 const STEADY: Duration = Duration::from_secs(10);
 /// How long who waits for a peer lets it be after such a connection.
@@ -248,6 +252,12 @@ impl Net {
         self.board.tell(EventKind::PeerKeyChanged { peer: peer.clone(), expected, found });
         OfficeError::KeyChanged { peer: peer.clone(), expected, found }
     }
+}
+
+/// How long a peer is waited for when there are signs that it is out of reach. Being wrong costs
+/// a round trip, for a new connection.
+pub(crate) fn patience(connection: &PeerConnection) -> Duration {
+    (connection.rtt() * PATIENCE_RTTS).clamp(MIN_PATIENCE, ANSWER_DEADLINE)
 }
 
 /// What a peer says first.
