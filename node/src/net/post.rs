@@ -27,6 +27,10 @@ const WELCOME_DEADLINE: Duration = Duration::from_secs(5);
 const MAX_WARM: usize = 16;
 /// What UDP is given before TCP is tried too: a round trip within a continent, with the handshake.
 const HEAD_START: Duration = Duration::from_millis(100);
+/// What an address of a peer is given before the next one is tried too (RFC 8305, section 5).
+const NEXT_ADDRESS: Duration = Duration::from_millis(250);
+/// Addresses of a peer that are tried.
+const MAX_ADDRESSES: usize = 8;
 /// What a peer is given to answer: many round trips, and a few losses.
 const ANSWER_DEADLINE: Duration = Duration::from_secs(3);
 /// What a peer is given when there are signs that it is out of reach, at least.
@@ -165,18 +169,59 @@ impl Net {
         let of = peer.clone();
         let pinned = self.store.run(move |_, cx| cx.db.pin(&of)).await?.or(hint);
         let trust = pinned.map_or(PeerTrust::FirstUse, PeerTrust::Pinned);
-        let mut last = OfficeError::NoSuchHost(peer.clone());
-        for addr in resolve(peer).await {
-            match self.race(peer, addr, trust, register.as_ref()).await {
-                Ok(connected) => {
-                    let (of, key) = (peer.clone(), connected.connection.peer_fingerprint());
-                    self.store.run(move |_, cx| cx.db.add_pin(&of, &key)).await?;
-                    return Ok(connected);
+        match self.first_address(peer, trust, register).await {
+            Ok(connected) => {
+                let (of, key) = (peer.clone(), connected.connection.peer_fingerprint());
+                self.store.run(move |_, cx| cx.db.add_pin(&of, &key)).await?;
+                Ok(connected)
+            }
+            Err(e) => Err(self.told(peer, e)),
+        }
+    }
+
+    /// Tries the addresses of a peer, each a moment after the one before, or as soon as that has
+    /// failed (RFC 8305). Whichever talks first is used: a family that leads nowhere costs a
+    /// moment only.
+    async fn first_address(
+        self: &Arc<Self>,
+        peer: &PeerHost,
+        trust: PeerTrust,
+        register: Option<Register>,
+    ) -> Result<Connected, OfficeError> {
+        let mut addrs = in_turn(resolve(peer).await).into_iter().take(MAX_ADDRESSES).peekable();
+        let mut why = OfficeError::NoSuchHost(peer.clone());
+        let mut attempts = JoinSet::new();
+        let mut wait = Duration::ZERO;
+        loop {
+            tokio::select! {
+                biased;
+                Some(done) = attempts.join_next() => match done {
+                    Ok(Ok(connected)) => return Ok(connected),
+                    Ok(Err(e)) => {
+                        // A key that has changed is what the person has to hear.
+                        let is_key = |e: &OfficeError| {
+                            matches!(e, OfficeError::Connect(ConnectError::PeerKeyChanged { .. }))
+                        };
+                        if !is_key(&why) {
+                            why = e;
+                        }
+                        wait = Duration::ZERO;
+                    }
+                    Err(_) => {}
+                },
+                () = tokio::time::sleep(wait), if addrs.peek().is_some() => {
+                    if let Some(addr) = addrs.next() {
+                        let (net, peer, register) =
+                            (Arc::clone(self), peer.clone(), register.clone());
+                        attempts.spawn(async move {
+                            net.race(&peer, addr, trust, register.as_ref()).await
+                        });
+                    }
+                    wait = NEXT_ADDRESS;
                 }
-                Err(e) => last = e,
+                else => return Err(why),
             }
         }
-        Err(self.told(peer, last))
     }
 
     /// Tries UDP and, a moment later, a tunnel: whichever talks first is used. Where the tunnel won
@@ -327,6 +372,19 @@ async fn watch(net: Arc<Net>, connection: PeerConnection) {
     net.board.wake(waiting.unwrap_or_default());
 }
 
+/// Addresses in the resolver's order, but the two families by turns.
+fn in_turn(addrs: Vec<SocketAddr>) -> Vec<SocketAddr> {
+    let first = addrs.first().is_some_and(SocketAddr::is_ipv6);
+    let (mut list, mut places) = (Vec::with_capacity(addrs.len()), [0, 1]);
+    for addr in addrs {
+        let place = &mut places[usize::from(addr.is_ipv6() != first)];
+        list.push((*place, addr));
+        *place += 2;
+    }
+    list.sort_by_key(|(place, _)| *place);
+    list.into_iter().map(|(_, addr)| addr).collect()
+}
+
 /// The addresses of a peer, by the system's resolver.
 pub(crate) async fn resolve(peer: &PeerHost) -> Vec<SocketAddr> {
     match tokio::net::lookup_host((peer.host(), peer.port())).await {
@@ -335,5 +393,23 @@ pub(crate) async fn resolve(peer: &PeerHost) -> Vec<SocketAddr> {
             tracing::debug!(reason = %e, "A peer's name was not resolved");
             Vec::new()
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn families_take_turns() {
+        let addrs = |list: [&str; 5]| list.map(|a| format!("{a}:1").parse::<SocketAddr>().unwrap());
+        let resolved =
+            addrs(["[2001:db8::1]", "[2001:db8::2]", "[2001:db8::3]", "1.1.1.1", "2.2.2.2"]);
+        let wanted =
+            addrs(["[2001:db8::1]", "1.1.1.1", "[2001:db8::2]", "2.2.2.2", "[2001:db8::3]"]);
+        assert_eq!(in_turn(resolved.to_vec()), wanted);
+        let reversed: Vec<_> = resolved.into_iter().rev().collect();
+        assert_eq!(in_turn(reversed)[1], wanted[4]);
+        assert!(in_turn(Vec::new()).is_empty());
     }
 }
