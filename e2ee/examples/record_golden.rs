@@ -3,18 +3,20 @@
 //! beside the old ones.
 #![allow(clippy::unwrap_used)]
 
+#[path = "../tests/golden/recorded.rs"]
+mod recorded;
+
 use std::path::PathBuf;
 
 use halloo_e2ee::{
-    CardDirection, Parties, Party, RatchetAccount, RatchetSession, UnixTime, VerifiedBundle,
-    introduce, make_bundle, seal, seal_card,
+    CardDirection, Parties, RatchetAccount, RatchetSession, UnixTime, VerifiedBundle, introduce,
+    make_bundle, seal, seal_card,
 };
-use halloo_identity::{Identity, Seeds};
-use halloo_wire::candidate::{Allocation, Candidate, CandidateKind, Card, Dependence, Verdict};
 use halloo_wire::envelope::Lane;
 use halloo_wire::inner::Kind;
 use halloo_wire::peer::Found;
 use halloo_wire::{DeviceId, Seq, StreamId};
+use recorded::{alice, bob, card, party};
 
 /// When the bundle is made.
 const NOW: UnixTime = UnixTime(1_800_000_000);
@@ -63,37 +65,4 @@ fn main() {
         .unwrap();
     write("envelope", &seal(&bundle, Lane::Strangers, &inner.encode()).unwrap());
     write("ratchet_session", &session.to_bytes());
-}
-
-fn alice() -> Identity {
-    Identity::from_seeds(Seeds { passport: [1; 32], ml_dsa: [2; 32], device: [3; 32] })
-}
-
-fn bob() -> Identity {
-    Identity::from_seeds(Seeds { passport: [4; 32], ml_dsa: [5; 32], device: [6; 32] })
-}
-
-fn party(identity: &Identity, account: &RatchetAccount) -> Party {
-    Party {
-        fingerprint: identity.fingerprint(),
-        device: identity.device_id(),
-        ratchet_key: account.olm_identity(),
-    }
-}
-
-fn card() -> Card {
-    Card {
-        round: None,
-        verdict: Verdict {
-            mapping: Dependence::EndpointIndependent,
-            filtering: Dependence::AddressDependent,
-            allocation: Allocation::Preserving,
-        },
-        local_port: 4000,
-        birthday: false,
-        candidates: vec![Candidate {
-            kind: CandidateKind::Host,
-            addr: "192.0.2.7:4000".parse().unwrap(),
-        }],
-    }
 }

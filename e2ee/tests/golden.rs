@@ -6,20 +6,21 @@
 #![allow(clippy::unwrap_used)]
 
 mod common;
+#[path = "golden/recorded.rs"]
+mod recorded;
 
 use std::path::PathBuf;
 
 use common::NOW;
 use halloo_e2ee::{
-    BundleSecrets, CardDirection, Parties, Party, RatchetAccount, RatchetSession, VerifiedBundle,
-    open, open_card, verify_introduction,
+    BundleSecrets, CardDirection, Parties, RatchetAccount, RatchetSession, VerifiedBundle, open,
+    open_card, verify_introduction,
 };
-use halloo_identity::{Identity, Seeds};
-use halloo_wire::candidate::{Allocation, Candidate, CandidateKind, Card, Dependence, Verdict};
 use halloo_wire::envelope::Lane;
 use halloo_wire::inner::Kind;
 use halloo_wire::peer::Found;
 use halloo_wire::{DeviceId, Seq, StreamId};
+use recorded::{alice, bob, card, party};
 
 #[test]
 fn a_recorded_envelope_opens() {
@@ -69,39 +70,6 @@ fn a_recorded_bundle_verifies() {
 fn a_recorded_card_opens() {
     let opened = open_card(&[7; 32], CardDirection::Callee, &read("card"));
     assert_eq!(opened, Ok(card()));
-}
-
-fn alice() -> Identity {
-    Identity::from_seeds(Seeds { passport: [1; 32], ml_dsa: [2; 32], device: [3; 32] })
-}
-
-fn bob() -> Identity {
-    Identity::from_seeds(Seeds { passport: [4; 32], ml_dsa: [5; 32], device: [6; 32] })
-}
-
-fn party(identity: &Identity, account: &RatchetAccount) -> Party {
-    Party {
-        fingerprint: identity.fingerprint(),
-        device: identity.device_id(),
-        ratchet_key: account.olm_identity(),
-    }
-}
-
-fn card() -> Card {
-    Card {
-        round: None,
-        verdict: Verdict {
-            mapping: Dependence::EndpointIndependent,
-            filtering: Dependence::AddressDependent,
-            allocation: Allocation::Preserving,
-        },
-        local_port: 4000,
-        birthday: false,
-        candidates: vec![Candidate {
-            kind: CandidateKind::Host,
-            addr: "192.0.2.7:4000".parse().unwrap(),
-        }],
-    }
 }
 
 fn path(name: &str) -> PathBuf {
