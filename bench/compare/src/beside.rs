@@ -144,6 +144,8 @@ fn measure(
 
     let half = thread::spawn({
         let carried = Arc::clone(&carried);
+        // Half of the time is what is waited for.
+        #[allow(clippy::disallowed_methods)]
         move || {
             thread::sleep(time / 2);
             (Instant::now(), carried.load(Ordering::Relaxed))

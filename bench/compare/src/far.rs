@@ -6,17 +6,17 @@ use std::time::Duration;
 
 use anyhow::Result;
 use halloo_lab::kind::Kind;
-use halloo_lab::plan::Side;
+use halloo_lab::plan::{SERVER_V4, Side};
 use halloo_lab::wire::link::LinkConfig;
 use halloo_lab::world::{Distance, Places as Sites, World};
 
-use crate::run::{Amount, Places, run};
+use crate::run::{Amount, Places, Role, run};
 use crate::{Options, tell};
 
 /// Round trip in ms, loss on each of the two links and in each direction.
 const DISTANCES: [(u64, f64); 5] = [(0, 0.0), (100, 0.0), (100, 0.005), (100, 0.01), (100, 0.02)];
 
-/// Two open nodes, the wire between them.
+/// Two open nodes, the wire between them, and the relay in the middle of it.
 pub struct Apart(pub World);
 
 impl Apart {
@@ -28,17 +28,21 @@ impl Apart {
 }
 
 impl Places for Apart {
-    fn sender(&self) -> IpAddr {
-        Side::A.public_v4().into()
+    fn ip(&self, role: Role) -> IpAddr {
+        match role {
+            Role::Sender => Side::A.public_v4().into(),
+            Role::Receiver => Side::B.public_v4().into(),
+            Role::Relay => SERVER_V4[0].into(),
+        }
     }
 
-    fn receiver(&self) -> IpAddr {
-        Side::B.public_v4().into()
-    }
-
-    fn spawn(&self, receives: bool, command: &mut Command) -> Result<Child> {
-        let side = if receives { Side::B } else { Side::A };
-        Ok(self.0.node(side)?.spawn(command)??)
+    fn spawn(&self, role: Role, command: &mut Command) -> Result<Child> {
+        let namespace = match role {
+            Role::Sender => self.0.node(Side::A)?,
+            Role::Receiver => self.0.node(Side::B)?,
+            Role::Relay => self.0.server(),
+        };
+        Ok(namespace.spawn(command)??)
     }
 }
 

@@ -1,11 +1,15 @@
 //! Runs the sides against each other, in turn and in the same run, and prints tables with ratios.
 //!
 //! `compare direct` on loopback, `compare far` over a wire with delay and loss, `compare fair`
-//! beside a TCP connection on one bottleneck. The last two build a laboratory of namespaces
-//! (`lab/`), so they need root or unprivileged user namespaces.
+//! beside a TCP connection on one bottleneck; `compare relayed` and `compare relayed-far` through a
+//! relay, on loopback and over a wire with delay. `far`, `fair` and `relayed-far` build a laboratory
+//! of namespaces (`lab/`), so they need root or unprivileged user namespaces.
 
 mod beside;
 mod far;
+mod program;
+mod relay;
+mod relayed;
 mod run;
 mod table;
 
@@ -22,14 +26,20 @@ fn main() -> Result<ExitCode> {
     let options = Options::parse(&words)?;
     match words.first().map(String::as_str) {
         Some("direct") => direct(&options)?,
-        Some("far" | "fair") => {
+        Some("relayed") => relayed::here(&options),
+        Some(command @ ("far" | "fair" | "relayed-far")) => {
             if let Some(code) = halloo_lab::inside::go()? {
                 return Ok(code);
             }
-            if words[0] == "far" { far::all(&options)? } else { beside::all(&options)? }
+            match command {
+                "far" => far::all(&options)?,
+                "fair" => beside::all(&options)?,
+                _ => relayed::far(&options),
+            }
         }
         _ => bail!(
-            "compare direct | far | fair [--runs N] [--mib N] [--seconds N] [--stacks A,B] [--row N]"
+            "compare direct | far | fair | relayed | relayed-far \
+             [--runs N] [--mib N] [--seconds N] [--stacks A,B] [--row N]"
         ),
     }
     Ok(ExitCode::SUCCESS)

@@ -36,12 +36,15 @@ impl Row {
 /// Prints a Markdown table. Ratios are to the stack `anchor`, of medians and, run by run, of pairs.
 pub fn print(title: &str, rows: &[Row], anchor: &str) {
     let base = rows.iter().find(|row| row.stack == anchor);
-    println!("\n**{title}** (median)\n");
-    println!("| stack | MiB/s | of {anchor} | pairs | CPU s/GiB send | receive | failed |");
-    println!("|---|---|---|---|---|---|---|");
+    println!("\n**{title}** (median; load average {})\n", load());
+    println!(
+        "| stack | MiB/s | second half | of {anchor} | pairs | CPU s/GiB send | receive | relay | failed |"
+    );
+    println!("|---|---|---|---|---|---|---|---|---|");
     for row in rows {
         let cell = |of: fn(&Outcome) -> f64, digits: usize| {
-            row.median(of).map_or("-".into(), |it| format!("{it:.digits$}"))
+            let median = row.median(of).filter(|it| !it.is_nan());
+            median.map_or("-".into(), |it| format!("{it:.digits$}"))
         };
         let base_rate = base.and_then(|it| it.median(|it| it.rate));
         let ratio = match (row.median(|it| it.rate), base_rate) {
@@ -49,15 +52,23 @@ pub fn print(title: &str, rows: &[Row], anchor: &str) {
             _ => "-".into(),
         };
         println!(
-            "| {} | {} | {ratio} | {} | {} | {} | {} |",
+            "| {} | {} | {} | {ratio} | {} | {} | {} | {} | {} |",
             row.stack,
             cell(|it| it.rate, 1),
+            cell(|it| it.later, 1),
             base.map_or("-".into(), |base| pairs(row, base)),
             cell(|it| it.send_cpu, 2),
             cell(|it| it.receive_cpu, 2),
+            cell(|it| it.relay_cpu.unwrap_or(f64::NAN), 2),
             row.failed,
         );
     }
+}
+
+/// The system's own three averages, at the end of the runs.
+fn load() -> String {
+    let load = std::fs::read_to_string("/proc/loadavg").unwrap_or_default();
+    load.split_whitespace().take(3).collect::<Vec<_>>().join(" ")
 }
 
 /// The median of the ratios of neighbouring runs: what a machine with other work can still tell.

@@ -1,14 +1,18 @@
 //! `side-iroh STACK receive ADDRESS` and `… send ADDRESS MIB SECONDS`: iroh 1.4.1 as one side of a
-//! transfer. The stack `iroh` is iroh as it comes, directly and without a relay; with
-//! `iroh-relayed` both sides have no UDP but a relay, which `IROH_RELAY` names.
+//! transfer. The stack `iroh` is iroh as it comes, directly and without a relay. With `iroh-relayed`
+//! and `iroh-relayed-tls` both sides have no UDP but a relay, which `IROH_RELAY` names;
+//! `IROH_RELAY_CERTIFICATE` is the file with the only certificate that is trusted then.
+//! `IROH_WINDOW` gives iroh other windows than its own, in MiB.
 
+use std::env::var;
 use std::net::SocketAddr;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use halloo_bench_measure::{Orders, Received, Sent, Task, payload, task};
-use iroh::endpoint::{Builder, presets};
-use iroh::{Endpoint, EndpointAddr, EndpointId, RelayMode, RelayUrl};
+use iroh::endpoint::{Builder, QuicTransportConfig, presets};
+use iroh::tls::CaTlsConfig;
+use iroh::{Endpoint, EndpointAddr, EndpointId, RelayConfig, RelayMode, RelayUrl};
 
 const ALPN: &[u8] = b"bench";
 
@@ -17,8 +21,10 @@ async fn main() -> Result<()> {
     let stack = std::env::args().nth(1).context("which stack?")?;
     let relayed = match stack.as_str() {
         "iroh" => None,
-        "iroh-relayed" => Some(
-            std::env::var("IROH_RELAY").context("IROH_RELAY is not set")?.parse::<RelayUrl>()?,
+        "iroh-relayed" | "iroh-relayed-tls" => Some(
+            var("IROH_RELAY")
+                .context("IROH_RELAY is not set: let `compare relayed` set it")?
+                .parse::<RelayUrl>()?,
         ),
         other => bail!("there is no stack {other:?}"),
     };
@@ -31,6 +37,7 @@ async fn main() -> Result<()> {
             }
             println!("ready {} {}", address(&endpoint, listen), endpoint.id());
             orders.next("from").await?;
+            println!("open");
             let incoming = endpoint.accept().await.context("the endpoint is closed")?;
             let connection = incoming.await?;
             let mut stream = connection.accept_uni().await?;
@@ -77,10 +84,29 @@ async fn bind(at: SocketAddr, relayed: &Option<RelayUrl>) -> Result<Endpoint> {
     let builder: Builder = Endpoint::builder(presets::Minimal).alpns(vec![ALPN.to_vec()]);
     let builder = builder.clear_ip_transports();
     let builder = match relayed {
-        Some(relay) => builder.relay_mode(RelayMode::custom([relay.clone()])),
+        // It does not tell addresses over QUIC.
+        Some(relay) => {
+            builder.relay_mode(RelayMode::Custom(RelayConfig::new(relay.clone(), None).into()))
+        }
         None => builder.relay_mode(RelayMode::Disabled).bind_addr(at)?,
     };
+    let builder = match var("IROH_RELAY_CERTIFICATE") {
+        Ok(file) => builder.ca_tls_config(CaTlsConfig::custom_roots([std::fs::read(file)?.into()])),
+        Err(_) => builder,
+    };
+    let builder = match var("IROH_WINDOW") {
+        Ok(mib) => builder.transport_config(windows(mib.parse::<u32>()? << 20)),
+        Err(_) => builder,
+    };
     Ok(builder.bind().await?)
+}
+
+fn windows(bytes: u32) -> QuicTransportConfig {
+    QuicTransportConfig::builder()
+        .stream_receive_window(bytes.into())
+        .receive_window(bytes.into())
+        .send_window(bytes.into())
+        .build()
 }
 
 fn address(endpoint: &Endpoint, or: SocketAddr) -> SocketAddr {

@@ -6,6 +6,7 @@
 //!   receiver: ready ADDRESS NAME        where it listens and under which name
 //!   sender:   from ADDRESS              its own address
 //!   receiver <- from ADDRESS            so that it can let the sender in
+//!   receiver: open                      it has
 //!   sender <- go ADDRESS NAME           whom to dial
 //!   sender:   sent BYTES SECONDS CPU
 //!   receiver: received BYTES SECONDS CPU LATER
@@ -14,6 +15,7 @@
 //! CPU is seconds of all threads of the process between the connection and its end. LATER is the
 //! rate in the second half of the time, in bytes a second: without the beginning.
 
+use std::fmt::Display;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
@@ -152,9 +154,15 @@ pub fn payload() -> Vec<u8> {
 
 /// CPU seconds of this process so far, in steps of 10 ms.
 pub fn cpu() -> f64 {
-    let stat = std::fs::read_to_string("/proc/self/stat").unwrap_or_default();
+    cpu_of("self").unwrap_or(0.0)
+}
+
+/// CPU seconds of a process so far, in steps of 10 ms.
+pub fn cpu_of(process: impl Display) -> Result<f64> {
+    let path = format!("/proc/{process}/stat");
+    let stat = std::fs::read_to_string(&path).with_context(|| format!("cannot read {path}"))?;
     // The name in parentheses can hold spaces.
     let after = stat.rsplit(") ").next().unwrap_or_default();
     let mut fields = after.split(' ').skip(11).map_while(|it| it.parse::<f64>().ok());
-    (fields.next().unwrap_or(0.0) + fields.next().unwrap_or(0.0)) / 100.0
+    Ok((fields.next().unwrap_or(0.0) + fields.next().unwrap_or(0.0)) / 100.0)
 }

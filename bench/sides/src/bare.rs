@@ -29,9 +29,10 @@ pub async fn run(task: Task, settings: Settings) -> Result<()> {
             let endpoint = quinn::Endpoint::server(server(settings)?, listen)?;
             println!("ready {} -", endpoint.local_addr()?);
             orders.next("from").await?;
+            println!("open");
             let incoming = endpoint.accept().await.context("the endpoint is closed")?;
             let connection = incoming.await?;
-            drain(connection.accept_uni().await?).await?;
+            drain(connection.accept_uni().await?).await.report();
             connection.closed().await;
         }
         Task::Send(from, amount) => {
@@ -42,7 +43,7 @@ pub async fn run(task: Task, settings: Settings) -> Result<()> {
             let connection =
                 endpoint.connect_with(client(settings)?, addr.parse()?, "bench")?.await?;
             let stream = connection.open_uni().await?;
-            pour(stream, Sent::begin(amount)).await?;
+            pour(stream, Sent::begin(amount)).await?.report();
             let stats = connection.stats().path;
             eprintln!(
                 "  {} packets, {} lost, {} rounds of congestion, mtu {}, rtt {:?}",

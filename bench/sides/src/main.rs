@@ -4,6 +4,7 @@
 //! |---|---|
 //! | `halloo` | Halloo's transport between two identities, address to address |
 //! | `halloo-route` | the same over virtual addresses, as contacts talk |
+//! | `halloo-relayed` | two of Halloo's nodes and nothing but a relay: `HALLOO_PEER` is its address, `HALLOO_HOMES` a folder for both |
 //! | `quinn` | bare quinn with Halloo's windows, MTU and congestion control |
 //! | `quinn-cubic`, `quinn-bbr` | the same with quinn's own congestion control |
 //! | `quinn-default` | bare quinn as it comes |
@@ -12,6 +13,7 @@ mod bare;
 #[allow(dead_code, unused_imports)]
 #[path = "../../../transport/src/congestion.rs"]
 mod congestion;
+mod nodes;
 mod ours;
 #[allow(dead_code)]
 #[path = "../../../transport/src/rate_model.rs"]
@@ -30,6 +32,7 @@ async fn main() -> Result<()> {
     match stack.as_str() {
         "halloo" => ours::run(task, ours::By::Address).await,
         "halloo-route" => ours::run(task, ours::By::Route).await,
+        "halloo-relayed" => nodes::run(task).await,
         "quinn" => bare::run(task, bare::Settings::Ours).await,
         "quinn-cubic" => bare::run(task, bare::Settings::Cubic).await,
         "quinn-bbr" => bare::run(task, bare::Settings::Bbr).await,
@@ -38,7 +41,8 @@ async fn main() -> Result<()> {
     }
 }
 
-async fn pour(mut stream: SendStream, mut sent: Sent) -> Result<()> {
+/// Sends everything and says how it went.
+async fn pour(mut stream: SendStream, mut sent: Sent) -> Result<Sent> {
     let payload = payload();
     while let Some(piece) = sent.next(&payload) {
         stream.write_all(piece).await?;
@@ -52,16 +56,15 @@ async fn pour(mut stream: SendStream, mut sent: Sent) -> Result<()> {
         // Until everything has arrived.
         stream.stopped().await?;
     }
-    sent.report();
-    Ok(())
+    Ok(sent)
 }
 
-async fn drain(mut stream: RecvStream) -> Result<()> {
+/// Reads to the end and says how it went.
+async fn drain(mut stream: RecvStream) -> Received {
     let mut received = Received::begin();
     // An error is the end of the sender's time.
     while let Ok(Some(chunk)) = stream.read_chunk(1 << 20, true).await {
         received.add(chunk.bytes.len());
     }
-    received.report();
-    Ok(())
+    received
 }

@@ -31,11 +31,12 @@ pub async fn run(task: Task, by: By) -> Result<()> {
                 route.add_source(path);
                 route.set_send(SendOn::Direct(path));
             }
+            println!("open");
             let incoming = endpoint.accept().await.context("the endpoint is closed")?;
             let Accepted::Node(connection) = incoming.handshake().await? else {
                 bail!("a node dials a node");
             };
-            drain(connection.accept_uni().await?).await?;
+            drain(connection.accept_uni().await?).await.report();
             connection.closed().await;
         }
         Task::Send(from, amount) => {
@@ -55,7 +56,7 @@ pub async fn run(task: Task, by: By) -> Result<()> {
                 }
             };
             let stream = connection.open_uni().await?;
-            pour(stream, Sent::begin(amount)).await?;
+            pour(stream, Sent::begin(amount)).await?.report();
             let stats = connection.path_stats();
             eprintln!(
                 "  {} packets, {} lost, {} rounds of congestion, mtu {}, rtt {:?}",
