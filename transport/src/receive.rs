@@ -125,7 +125,7 @@ impl PathSocket {
                 (Some(channel), None) => {
                     self.demux.relay.add(1);
                     let inner = &datagram[RELAY_HEADER..];
-                    match self.routes.on_channel(channel, source.remote) {
+                    match self.relayed_to(channel, source.remote, inner) {
                         Some(route) => {
                             route.times.heard_relayed(inner.len());
                             self.deliver(&route, ecn, Bytes::copy_from_slice(inner));
@@ -226,6 +226,28 @@ impl PathSocket {
         if refuse && !self.dialled.contains(source.remote) { Whose::Refused } else { Whose::Real }
     }
 
+    /// Whose a relayed datagram is: that of the channel's route, unless its connection is known to
+    /// be another's. When two contacts have dialled each other, they may have put a new channel
+    /// under different connections.
+    fn relayed_to(
+        &self,
+        channel: ChannelId,
+        via: SocketAddr,
+        inner: &[u8],
+    ) -> Option<Arc<RouteState>> {
+        let route = self.routes.on_channel(channel, via)?;
+        let Some(id) = connection_id(inner).filter(|id| !route.knows(*id)) else {
+            return Some(route);
+        };
+        match self.routes.with_id(id) {
+            Some(other) if !Arc::ptr_eq(&other, &route) => Some(other),
+            _ => {
+                self.routes.learn(&route, id);
+                Some(route)
+            }
+        }
+    }
+
     /// Takes the relay's headers out of a buffer of frames on one channel, so that it holds the
     /// contact's QUIC. Says whether it does.
     fn unwrap_in_place(
@@ -236,7 +258,8 @@ impl PathSocket {
         meta: &mut RecvMeta,
     ) -> bool {
         let len = meta.len;
-        let Some(route) = self.routes.on_channel(channel, via) else {
+        let first = buffer.get(RELAY_HEADER..len.min(meta.stride)).unwrap_or_default();
+        let Some(route) = self.relayed_to(channel, via, first) else {
             self.demux.relay_dropped.add(len.div_ceil(meta.stride) as u64);
             return false;
         };
@@ -246,9 +269,6 @@ impl PathSocket {
             let size = inner.len();
             buffer.copy_within(inner, end);
             end += size;
-        }
-        if let Some(id) = connection_id(&buffer[..end.min(meta.stride)]) {
-            self.routes.learn(&route, id);
         }
         route.times.heard_relayed(end);
         meta.len = end;

@@ -434,3 +434,20 @@ async fn an_echo_is_for_addresses_of_the_network_only() {
     assert_eq!(outgoing.recv().await.unwrap(), keep.encode());
     assert!(outgoing.try_recv().is_none());
 }
+
+#[tokio::test]
+async fn a_connection_is_found_on_a_channel_that_was_put_under_another() {
+    let (socket, route) = with_route();
+    let other = Route::open(&socket);
+    let channel = ChannelId(77);
+    other.set_relay(Some(RelayPath { via: peer(), channel: channel.of(Side::Caller) }));
+    // The first connection speaks on its own channel, and then on the other's.
+    let own = sort(&socket, peer(), &[frame(CHANNEL.of(Side::Callee), &quic(1, 100))]);
+    assert_eq!(own.0.addr, route.virtual_addr());
+    let theirs = channel.of(Side::Callee);
+    assert_eq!(sort(&socket, peer(), &[frame(theirs, &quic(1, 100))]).0.addr, route.virtual_addr());
+    assert_eq!(sort(&socket, peer(), &[frame(theirs, &quic(2, 100))]).0.addr, other.virtual_addr());
+    // In a buffer of several kinds as well.
+    sort(&socket, peer(), &[frame(theirs, &quic(1, 100)), probe()]);
+    assert_eq!(receive(&socket).await, [(route.virtual_addr(), quic(1, 100))]);
+}
