@@ -152,7 +152,8 @@ impl Peer {
         let mut line = String::new();
         let out = child.stdout.take().context("the peer has no output")?;
         BufReader::new(out).read_line(&mut line)?;
-        let ready: serde_json::Value = serde_json::from_str(&line).context("the peer says nothing")?;
+        let ready: serde_json::Value =
+            serde_json::from_str(&line).context("the peer says nothing")?;
         let (Some(address), Some(listen)) = (ready["address"].as_str(), ready["listen"].as_str())
         else {
             bail!("the peer says: {line}");
