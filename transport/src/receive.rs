@@ -352,11 +352,10 @@ impl PathSocket {
         };
         let is_udp = self.net.is_real(*to) && to.port() != 0;
         let sent = match self.own_addrs.toward(*to).filter(|_| is_udp) {
-            Some(own) => socket.send_one_from(own, *to, datagram).or_else(|e| {
-                if is_not_ours(&e) {
+            Some(own) => socket.send_one_from(own, *to, datagram).inspect_err(|e| {
+                if is_not_ours(e) {
                     self.own_addrs.lost(own);
                 }
-                Err(e)
             }),
             None if *via_second => socket.send_one(*to, datagram),
             None => self.send_datagram(SocketId::MAIN, *to, datagram, None),
