@@ -229,7 +229,8 @@ impl Courier {
         match self.by_peer(&work, wants_link, link.as_ref()).await {
             Ok(again) => {
                 self.failures = 0;
-                again
+                // The connection is trusted until then, whatever else was left at the peer.
+                [again, trusted].into_iter().flatten().min()
             }
             Err(e) => self.failed(&e),
         }
