@@ -27,9 +27,11 @@
 //! 1. What a call changes is stored before what it returns leaves the process. An inbound
 //!    session and its account are stored together.
 //! 2. A refused message changes nothing, so there is nothing to store.
-//! 3. At most [`IN_FLIGHT`] messages of a session are on their way unacknowledged. What the
-//!    other side cannot read any more is composed again under another session; the inbox, which
-//!    takes each (stream, seq) once, sorts out the rest.
+//! 3. Olm keeps the keys of 40 skipped messages of a chain, and of five chains. So either at most
+//!    [`IN_FLIGHT`] messages of a session are on their way unacknowledged, or what comes before its
+//!    turn is only peeked at ([`RatchetSession::peek`]) and decrypted in its turn. What the other
+//!    side cannot read any more is composed again under another session; the inbox, which takes
+//!    each (stream, seq) once, sorts out the rest.
 //!
 //! Time makes things expire: [`BundleSecrets::is_expired`] and [`RatchetAccount::prune`] say what
 //! to forget.

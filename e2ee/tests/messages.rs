@@ -266,7 +266,7 @@ fn content_and_place_have_limits() {
     let limit = halloo_wire::limits::MAX_CONTENT;
     assert_eq!(compose(2, Kind::Message, limit + 1), Some(halloo_e2ee::ComposeError::TooLong));
     assert_eq!(compose(0, Kind::Message, 1), Some(halloo_e2ee::ComposeError::Place));
-    assert_eq!(compose(2, Kind::Ack, 1), Some(halloo_e2ee::ComposeError::Place));
+    assert_eq!(compose(0, Kind::Ack, 1), Some(halloo_e2ee::ComposeError::Place));
     assert!(*session.to_bytes() == *before);
 
     // The longest message with an introduction fits its envelope.

@@ -30,7 +30,9 @@ pub struct Route {
     pub to_device: DeviceId,
     /// The sender's stream to this recipient.
     pub stream: StreamId,
-    /// The place in the stream, from 1; 0 for kinds outside of it ([`Kind::is_sequenced`]).
+    /// The place in the stream, from 1. Of kinds outside of it ([`Kind::is_sequenced`]), the first
+    /// place that is not encrypted yet: everything below it was encrypted before this. A recipient
+    /// that lacks some of it reads this without moving its ratchet, which would skip their keys.
     pub seq: Seq,
 }
 
@@ -246,8 +248,8 @@ fn read_head(r: &mut Reader<'_>) -> Result<(Route, Kind), DecodeError> {
     }
     let route = Route::read(r)?;
     let kind = Kind::from_byte(r.u8()?)?;
-    if kind.is_sequenced() != (route.seq.0 > 0) {
-        return Err(DecodeError::Invalid("sequence number for this kind"));
+    if route.seq.0 == 0 {
+        return Err(DecodeError::Invalid("sequence number"));
     }
     Ok((route, kind))
 }

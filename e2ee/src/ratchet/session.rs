@@ -49,8 +49,8 @@ pub enum ComposeError {
     /// The content is longer than [`MAX_CONTENT`].
     #[error("the content is longer than a message can be")]
     TooLong,
-    /// A sequenced kind needs a place in the stream, from 1; the others have none.
-    #[error("the place in the stream does not fit the kind of message")]
+    /// Places in a stream begin at 1.
+    #[error("the place in the stream is none")]
     Place,
     /// The other side's ratchet key is one with which no secret can be agreed.
     #[error("the other side's ratchet key is not usable")]
@@ -156,7 +156,8 @@ impl RatchetSession {
     }
 
     /// Encrypts a message from `parties.us` to `parties.them`. An encoded introduction goes along
-    /// if given.
+    /// if given. `seq` is the message's place or, for kinds outside of the stream, the first place
+    /// that is not encrypted yet ([`Route::seq`]).
     ///
     /// The bytes are made once and sent as they are, however often and on whatever path. The
     /// caller stores them with the session before they leave.
@@ -172,7 +173,7 @@ impl RatchetSession {
         content: &[u8],
         introduction: Option<&[u8]>,
     ) -> Result<Inner, ComposeError> {
-        if kind.is_sequenced() != (seq.0 > 0) {
+        if seq.0 == 0 {
             return Err(ComposeError::Place);
         }
         let route = parties.outgoing(stream, seq);
@@ -208,6 +209,26 @@ impl RatchetSession {
         inner: &Inner,
         parties: &Parties,
     ) -> Result<VerifiedPlain, DecryptError> {
+        let (olm, plain) = self.read(inner, parties)?;
+        self.olm = olm;
+        Ok(plain)
+    }
+
+    /// Like [`RatchetSession::decrypt_checked`], but leaves the session where it is: for what comes
+    /// before its turn. The same message can be read again.
+    ///
+    /// # Errors
+    /// [`DecryptError`].
+    pub fn peek(&self, inner: &Inner, parties: &Parties) -> Result<VerifiedPlain, DecryptError> {
+        self.read(inner, parties).map(|(_, plain)| plain)
+    }
+
+    /// Decrypts on a copy.
+    fn read(
+        &self,
+        inner: &Inner,
+        parties: &Parties,
+    ) -> Result<(Session, VerifiedPlain), DecryptError> {
         let introduction = check_outside(inner, parties)?;
         let message = message::decode(inner)?;
         if matches!(&message, OlmMessage::PreKey(m) if m.session_keys() != self.olm.session_keys())
@@ -217,8 +238,7 @@ impl RatchetSession {
         let mut olm = Session::from_pickle(self.olm.pickle());
         let plaintext = Zeroizing::new(olm.decrypt(&message)?);
         let plain = check_inside(inner, parties, &plaintext)?;
-        self.olm = olm;
-        Ok(VerifiedPlain { plain, introduction })
+        Ok((olm, VerifiedPlain { plain, introduction }))
     }
 
     /// Whether `inner` carries the keys with which this session was begun. Messages that carry

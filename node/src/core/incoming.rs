@@ -1,7 +1,7 @@
 //! Messages that arrive: opened, deduplicated, decrypted, stored, and only then acknowledged.
 
 use halloo_e2ee::{
-    Parties, RatchetAccount, RatchetSession, VerifiedPlain, open, verify_introduction,
+    DecryptError, Parties, RatchetAccount, RatchetSession, VerifiedPlain, open, verify_introduction,
 };
 use halloo_identity::Fingerprint;
 use halloo_wire::content::{Ack, Body, Content, Message, Ping, Profile, Resend, Safety};
@@ -19,7 +19,7 @@ use crate::event::{EventKind, Via};
 use crate::store::{ContactRow, NewHistory, StoreError};
 
 /// Messages that may wait for earlier ones, for each contact. A sender has at most 32 envelopes
-/// on the way at once, so an honest one never fills this.
+/// on the way at once, so an honest one never fills this; what is beyond stays at the peer.
 pub(super) const MAX_HELD: usize = 64;
 /// Seconds between two requests to send again under fresh keys. A contact cannot make us fetch
 /// bundles faster.
@@ -46,6 +46,9 @@ pub(crate) struct Ingested {
     pub(crate) by_mailbox: Vec<Fingerprint>,
     /// Inputs that were refused.
     pub(crate) refused: u64,
+    /// An envelope that is so early that there was no room for it, stays at our peer: it is to be
+    /// fetched again when others have been read.
+    pub(crate) passed_over: bool,
 }
 
 enum Verdict {
@@ -53,6 +56,8 @@ enum Verdict {
     Done,
     /// Waits for earlier ones; nothing is acknowledged.
     Held,
+    /// Too early to be held. It stays where it is; nothing is acknowledged.
+    PassedOver,
 }
 
 /// Why an arrival is refused. It changes nothing.
@@ -67,8 +72,19 @@ enum Refusal {
     NoIntroduction,
     BadIntroduction,
     WrongIntroduction,
+    /// Read before, and of a kind of which only the newest counts.
+    Repeated,
+    /// The session that reads it has not got there.
+    TooFarAhead,
     Undecryptable,
     BadContent,
+}
+
+impl Refusal {
+    /// Whether the sender's encrypting it again, under fresh keys, would help.
+    fn is_unreadable(self) -> bool {
+        matches!(self, Self::Undecryptable | Self::Early | Self::TooFarAhead)
+    }
 }
 
 enum Failure {
@@ -164,15 +180,13 @@ impl Messenger {
                     next = self.held_next(cx, &from, stream, &mut ingested.done)?;
                 }
                 Ok(Verdict::Held) => {}
+                Ok(Verdict::PassedOver) => ingested.passed_over = true,
                 Err(Failure::Store(e)) => return Err(e),
                 Err(Failure::Refused(reason)) => {
                     tracing::debug!(?reason, from = %from.short(), "A message is refused");
                     ingested.refused += 1;
                     ingested.done.extend(envelope);
-                    if reason == Refusal::Undecryptable
-                        && authorized
-                        && self.may_ask_again(cx, &from)?
-                    {
+                    if reason.is_unreadable() && authorized && self.may_ask_again(cx, &from)? {
                         ingested.unreadable.push(from);
                         cx.emit(EventKind::Undecryptable { from })?;
                     }
@@ -201,8 +215,8 @@ impl Messenger {
             None if !self.has_room_for_request(cx)? => return Err(Refusal::NoRoom.into()),
             None => {}
         }
+        let next = cx.db.stream_next(&from, route.stream)?.unwrap_or(Seq(1));
         if arrival.inner.kind.is_sequenced() {
-            let next = cx.db.stream_next(&from, route.stream)?.unwrap_or(Seq(1));
             if route.seq < next {
                 // It is on disk: the acknowledgement must have been lost.
                 cx.db.set_ack_due(&from, true)?;
@@ -213,12 +227,20 @@ impl Messenger {
                 return self.hold(cx, contact.as_ref(), arrival);
             }
         }
-        self.decrypt_and_apply(cx, contact, &arrival)?;
-        Ok(Verdict::Done)
+        // Reading it would skip the keys of messages that were encrypted before and have not come.
+        // A resend is the first message of its session, so it skips none.
+        let early = route.seq > next && arrival.inner.kind != Kind::Resend;
+        match self.decrypt_and_apply(cx, contact, &arrival, early) {
+            Ok(()) => Ok(Verdict::Done),
+            Err(Failure::Refused(Refusal::TooFarAhead)) if early && arrival.authorized => {
+                Ok(Verdict::PassedOver)
+            }
+            Err(e) => Err(e),
+        }
     }
 
-    /// Keeps a message until its turn. Only one that can be read, which a copy of the session
-    /// tells: it is thrown away, so that the ratchet moves in order.
+    /// Keeps a message until its turn. Only one that can be read: the session is not moved, so that
+    /// it moves in the order of the stream.
     fn hold(
         &mut self,
         cx: &Context<'_>,
@@ -228,23 +250,25 @@ impl Messenger {
         let from = arrival.inner.route.from;
         let them = contact.and_then(party).ok_or(Refusal::Early)?;
         let parties = Parties { us: self.me(cx)?, them };
-        let inner = &arrival.inner;
-        let by_session = cx.db.sessions(&from)?.iter().any(|bytes| {
-            RatchetSession::from_bytes(bytes)
-                .is_ok_and(|mut copy| copy.decrypt_checked(inner, &parties).is_ok())
-        });
-        let readable = by_session || {
-            inner.ratchet_type == RatchetType::PreKey
-                && RatchetAccount::from_bytes(&self.account(cx)?.to_bytes()).is_ok_and(
-                    |mut copy| RatchetSession::inbound(&mut copy, inner, &parties).is_ok(),
-                )
-        };
-        if !readable {
-            return Err(Refusal::Early.into());
+        match self.peek(cx, &arrival.inner, &parties) {
+            Ok(_) => {}
+            Err(Failure::Store(e)) => return Err(e.into()),
+            Err(Failure::Refused(Refusal::TooFarAhead)) if arrival.authorized => {
+                return Ok(Verdict::PassedOver);
+            }
+            Err(Failure::Refused(_)) => return Err(Refusal::Early.into()),
         }
         let held = self.held.entry(from).or_default();
-        if held.len() < MAX_HELD {
-            held.insert((arrival.inner.route.stream, arrival.inner.route.seq), arrival);
+        let place = (arrival.inner.route.stream, arrival.inner.route.seq);
+        // Those whose turn comes first are kept.
+        let room = held.len() < MAX_HELD || held.last_key_value().is_some_and(|(k, _)| *k > place);
+        if !room {
+            return Ok(Verdict::PassedOver);
+        }
+        held.insert(place, arrival);
+        if held.len() > MAX_HELD {
+            held.pop_last();
+            return Ok(Verdict::PassedOver);
         }
         Ok(Verdict::Held)
     }
@@ -279,6 +303,7 @@ impl Messenger {
         cx: &mut Context<'_>,
         contact: Option<ContactRow>,
         arrival: &Arrival,
+        early: bool,
     ) -> Result<(), Failure> {
         let inner = &arrival.inner;
         let route = inner.route;
@@ -299,7 +324,12 @@ impl Messenger {
             return Err(Refusal::NoIntroduction.into());
         }
         let parties = Parties { us: self.me(cx)?, them };
-        let (session, origin, plain) = self.decrypt(cx, inner, &parties)?;
+        let (moved, plain) = if early {
+            (None, self.peek(cx, inner, &parties)?)
+        } else {
+            let (session, origin, plain) = self.decrypt(cx, inner, &parties)?;
+            (Some((session, origin)), plain)
+        };
         let said = said(inner.kind, &plain).inspect_err(|_| {
             // Nothing of this is written: read again what the decryption moved on in memory.
             self.account = None;
@@ -328,7 +358,7 @@ impl Messenger {
             Said::Resend(resend) => self.take_resend(cx, &route.from, resend)?,
             Said::Ping(ping) => {
                 // The session is written first, so that the answer continues it.
-                self.keep_session(cx, &route.from, session, origin)?;
+                self.keep_session(cx, &route.from, moved)?;
                 if let Some(pong) =
                     self.make_control(cx, &route.from, Kind::Pong, &ping.encode())?
                 {
@@ -341,7 +371,7 @@ impl Messenger {
             }
             Said::Pong(pong) => cx.outputs.push(Output::Pong(route.from, pong.nonce)),
         }
-        self.keep_session(cx, &route.from, session, origin)?;
+        self.keep_session(cx, &route.from, moved)?;
         if inner.kind.is_sequenced() {
             cx.db.set_stream_next(&route.from, route.stream, Seq(route.seq.0 + 1))?;
             cx.db.set_ack_due(&route.from, true)?;
@@ -364,19 +394,46 @@ impl Messenger {
             (RatchetType::PreKey, None) => 0..0,
             (RatchetType::Normal, _) => 0..sessions.len(),
         };
+        let mut whys = Vec::new();
         for i in candidates {
             // A refused message leaves the session as it was.
-            if let Ok(plain) = sessions[i].decrypt_checked(inner, parties) {
-                return Ok((sessions.remove(i), Origin::Known, plain));
+            match sessions[i].decrypt_checked(inner, parties) {
+                Ok(plain) => return Ok((sessions.remove(i), Origin::Known, plain)),
+                Err(e) => whys.push(e),
             }
         }
         if inner.ratchet_type == RatchetType::PreKey && matching.is_none() {
             match RatchetSession::inbound(self.account(cx)?, inner, parties) {
                 Ok((session, plain)) => return Ok((session, Origin::Begun, plain)),
-                Err(e) => tracing::debug!(reason = %e, "A session cannot begin"),
+                Err(e) => whys.push(e),
             }
         }
-        Err(Refusal::Undecryptable.into())
+        Err(unreadable(inner.kind, &whys).into())
+    }
+
+    /// Decrypts like [`Messenger::decrypt`], and moves nothing.
+    fn peek(
+        &mut self,
+        cx: &Context<'_>,
+        inner: &Inner,
+        parties: &Parties,
+    ) -> Result<VerifiedPlain, Failure> {
+        let mut whys = Vec::new();
+        for session in self.sessions(cx, &inner.route.from)?.iter() {
+            match session.peek(inner, parties) {
+                Ok(plain) => return Ok(plain),
+                Err(e) => whys.push(e),
+            }
+        }
+        if inner.ratchet_type == RatchetType::PreKey {
+            let copy = RatchetAccount::from_bytes(&self.account(cx)?.to_bytes());
+            let mut copy = copy.map_err(|_| StoreError::Unreadable("account"))?;
+            match RatchetSession::inbound(&mut copy, inner, parties) {
+                Ok((_, plain)) => return Ok(plain),
+                Err(e) => whys.push(e),
+            }
+        }
+        Err(unreadable(inner.kind, &whys).into())
     }
 
     /// Writes the session that decrypted a message; it is the one that we speak on.
@@ -384,9 +441,9 @@ impl Messenger {
         &mut self,
         cx: &Context<'_>,
         from: &Fingerprint,
-        session: RatchetSession,
-        origin: Origin,
+        moved: Option<(RatchetSession, Origin)>,
     ) -> Result<(), StoreError> {
+        let Some((session, origin)) = moved else { return Ok(()) };
         if origin == Origin::Begun {
             // Its one-time key is gone from the account.
             self.account(cx)?;
@@ -472,6 +529,19 @@ impl Messenger {
             next: missing.map_or(Seq(1), |(_, next)| next),
         };
         Ok(self.make_control(cx, fp, Kind::Resend, &resend.encode())?)
+    }
+}
+
+/// Why no session reads a message, in one word.
+fn unreadable(kind: Kind, whys: &[DecryptError]) -> Refusal {
+    tracing::debug!(?kind, ?whys, "No session reads a message");
+    let is = |e: &[DecryptError]| whys.iter().any(|why| e.contains(why));
+    if !kind.is_sequenced() && is(&[DecryptError::KeyGone, DecryptError::Replayed]) {
+        Refusal::Repeated
+    } else if is(&[DecryptError::TooFarAhead]) {
+        Refusal::TooFarAhead
+    } else {
+        Refusal::Undecryptable
     }
 }
 

@@ -37,6 +37,8 @@ const META_ACCOUNT: &str = "account";
 const META_NAME: &str = "name";
 const META_POLICY: &str = "direct";
 const META_PEERS: &str = "peers";
+/// With the peer's name behind it: the run that keeps our mailbox.
+const META_RUN: &str = "run";
 
 /// Contacts whose ratchets are kept in memory; beyond it, all are forgotten and read again.
 const MAX_CACHED: usize = 512;

@@ -9,7 +9,7 @@ use halloo_wire::peer::{Found, Receipt};
 use halloo_wire::{CapabilityToken, DeviceId, InstanceId, MessageId, Seq, StreamId};
 
 use super::incoming::Origin;
-use super::{Context, Messenger, party};
+use super::{Context, META_RUN, Messenger, party};
 use crate::contact::ContactState;
 use crate::error::{BundleRefused, SendError};
 use crate::event::{Delivery, EventKind, FailReason, Via};
@@ -18,9 +18,10 @@ use crate::store::{ContactRow, NewHistory, Outgoing, StoreError, Unacked};
 /// Messages that wait for one contact. A person never gets there; a program hears that it must
 /// wait.
 const MAX_OUTBOX: u64 = 100_000;
-/// Messages that are encrypted ahead of the first one that is not acknowledged. vodozemac refuses
-/// gaps above 2,000.
-const MAX_ENCRYPTED_AHEAD: u64 = 1_000;
+/// Messages that are encrypted ahead of the first one that is not acknowledged: as many as may wait
+/// at a peer. They are read in order, so Olm's limits do not count here; but the fewer there are,
+/// the fewer have to be encrypted again when a session is lost.
+const MAX_ENCRYPTED_AHEAD: u64 = 4_000;
 /// A bundle is fetched again after this time, so that new sealing keys come into use.
 const BUNDLE_REFRESH_S: u64 = 24 * 3600;
 
@@ -270,7 +271,9 @@ impl Messenger {
         if contact.state != ContactState::Accepted {
             return Ok(None);
         }
-        let inner = self.make_inner(cx, &contact, kind, Seq(0), content)?;
+        // Behind everything that has been encrypted.
+        let place = cx.db.first_without_inner(fp)?.unwrap_or(Seq(contact.next_seq));
+        let inner = self.make_inner(cx, &contact, kind, place, content)?;
         if inner.is_some() {
             self.write_speaking_session(cx, fp)?;
         }
@@ -393,6 +396,31 @@ impl Messenger {
             let until = cx.now.0 + u64::from(receipt.ttl_s.clamp(MIN_PARKED_S, MAX_PARKED_S));
             if let Some(id) = cx.db.set_parked(fp, *seq, receipt.instance, until)? {
                 cx.emit(EventKind::AtPeer { to: *fp, id, until_unix_s: until })?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Notes which run of one of our own peers keeps our mailbox. If it is another one than before,
+    /// the mailbox was lost, and perhaps a receipt in it that nobody will send again. So the first
+    /// unacknowledged message to each contact is left once more: the contact has it, and gives
+    /// another receipt.
+    pub(crate) fn mailbox_kept_by(
+        &mut self,
+        cx: &mut Context<'_>,
+        peer: &PeerHost,
+        instance: InstanceId,
+    ) -> Result<(), StoreError> {
+        let key = format!("{META_RUN} {peer}");
+        let before = cx.db.meta(&key)?;
+        if before.as_deref() == Some(&instance.0) {
+            return Ok(());
+        }
+        cx.db.set_meta(&key, &instance.0)?;
+        if before.is_some() {
+            cx.db.unpark_first()?;
+            for contact in cx.db.contacts_with_unacked()? {
+                cx.wake(contact);
             }
         }
         Ok(())

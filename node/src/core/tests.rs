@@ -753,3 +753,137 @@ fn an_early_message_that_cannot_be_read_is_not_kept() {
     }
     assert_eq!(b.texts(), ["first", "second"]);
 }
+
+/// A message outside of the stream that overtakes what was encrypted before it.
+fn control(from: &mut Side, to: &Side) -> Vec<u8> {
+    let fp = to.fp();
+    let stream = from.run(|_, cx| cx.db.newest_stream(&fp)).unwrap();
+    let (stream, next) = stream.unwrap();
+    let ack = halloo_wire::content::Content::encode(&Ack { stream, next });
+    from.run(|m, cx| m.make_control(cx, &fp, Kind::Ack, &ack)).unwrap().unwrap()
+}
+
+#[test]
+fn a_receipt_that_overtakes_messages_costs_none_of_their_keys() {
+    let (mut a, mut b) = contacts();
+    let said: Vec<String> = (0..100).map(|i| i.to_string()).collect();
+    for text in &said {
+        send(&mut a, &b, text);
+    }
+    send(&mut b, &a, "to Anna");
+    let unacknowledged = outgoing(&mut b, &mut a);
+    directly(&mut a, b.fp(), &unacknowledged[0].1);
+    let on_the_way = outgoing(&mut a, &mut b);
+    assert_eq!(on_the_way.len(), 100, "more than Olm keeps skipped keys for");
+    // The receipts are read at once, before a restart and after it, twice.
+    let receipt = control(&mut a, &b);
+    by_mailbox(&mut b, Kind::Ack, &receipt);
+    assert!(outgoing(&mut b, &mut a).is_empty(), "the receipt counts at once");
+    b.restart();
+    by_mailbox(&mut b, Kind::Ack, &receipt);
+    for (kind, inner) in &on_the_way {
+        by_mailbox(&mut b, *kind, inner);
+    }
+    assert_eq!(b.texts(), said);
+}
+
+#[test]
+fn receipts_go_back_and_forth_any_number_of_times_while_a_message_is_on_its_way() {
+    let (mut a, mut b) = contacts();
+    send(&mut a, &b, "slow");
+    let slow = outgoing(&mut a, &mut b);
+    // Olm keeps five chains of keys; each answer could begin another one.
+    for round in 0..12 {
+        let receipt = control(&mut a, &b);
+        by_mailbox(&mut b, Kind::Ack, &receipt);
+        send(&mut b, &a, &format!("round {round}"));
+        settle_one_way(&mut b, &mut a);
+    }
+    for (kind, inner) in &slow {
+        by_mailbox(&mut b, *kind, inner);
+    }
+    assert_eq!(b.texts(), ["slow"]);
+    assert_eq!(a.texts().len(), 12);
+}
+
+/// Carries what `from` has to say, and no answer.
+fn settle_one_way(from: &mut Side, to: &mut Side) {
+    for (kind, inner) in outgoing(from, to) {
+        by_mailbox(to, kind, &inner);
+    }
+}
+
+#[test]
+fn thousands_that_wait_are_read_whatever_order_the_peer_gives_them_in() {
+    let (mut a, mut b) = contacts();
+    let said: Vec<String> = (0..2_500).map(|i| i.to_string()).collect();
+    for text in &said {
+        send(&mut a, &b, text);
+    }
+    let fp = b.fp();
+    let departure = a.run(|m, cx| m.depart(cx, &fp, Seq(0), 5_000)).unwrap();
+    let Departure::Ready(mut waiting) = departure else { panic!("there is a session") };
+    assert_eq!(waiting.len(), 2_500, "all may wait at a peer at once");
+    // The newest first. Vodozemac follows 2,000 ahead and no further.
+    waiting.reverse();
+    let from = a.fp();
+    for round in 0.. {
+        assert!(round < 100, "it ends");
+        let ingested = b
+            .run(|m, cx| {
+                let arrivals = waiting.iter();
+                let arrivals =
+                    arrivals.filter_map(|o| m.open_frame(&from, Via::Mailbox, &o.inner)).collect();
+                m.ingest(cx, arrivals)
+            })
+            .unwrap();
+        assert_eq!(ingested.refused, 0);
+        let read = b.texts().len();
+        waiting.truncate(2_500 - read);
+        if waiting.is_empty() {
+            break;
+        }
+        assert!(ingested.passed_over, "what is left is to be fetched again");
+        // Some come in order meanwhile, as on a connection.
+        for oldest in waiting.split_off(waiting.len().saturating_sub(200)).iter().rev() {
+            directly(&mut b, from, &oldest.inner);
+        }
+    }
+    assert_eq!(b.texts(), said);
+}
+
+#[test]
+fn a_receipt_that_was_lost_with_our_mailbox_is_asked_for_by_leaving_one_message_again() {
+    let (mut a, mut b) = contacts();
+    let (fp, home) = (b.fp(), PeerHost::new("peer.example", 443).unwrap());
+    a.run(|m, cx| m.mailbox_kept_by(cx, &home, RUN)).unwrap();
+    for text in ["one", "two"] {
+        send(&mut a, &b, text);
+    }
+    let unparked = |a: &mut Side| {
+        let departure = a.run(|m, cx| m.depart_to_peer(cx, &fp, RUN, 10)).unwrap();
+        let Departure::Ready(ready) = departure else { panic!("there is a session") };
+        ready
+    };
+    let ready = unparked(&mut a);
+    let receipt = Receipt { instance: RUN, ttl_s: 3600 };
+    let left: Vec<_> = ready.iter().map(|o| (o.seq, receipt)).collect();
+    a.run(|m, cx| m.parked(cx, &fp, &left)).unwrap();
+    for o in &ready {
+        directly(&mut b, a.fp(), &o.inner);
+    }
+    let lost = control(&mut b, &a);
+    drop(lost);
+    let due = b.run(|m, cx| m.due_ack(cx, &a.fp())).unwrap().unwrap();
+    b.run(|m, cx| m.ack_sent(cx, &a.fp(), due)).unwrap();
+
+    a.run(|m, cx| m.mailbox_kept_by(cx, &home, RUN)).unwrap();
+    assert_eq!(unparked(&mut a).len(), 0, "nothing was lost");
+    a.run(|m, cx| m.mailbox_kept_by(cx, &home, InstanceId([9; 16]))).unwrap();
+    let again = unparked(&mut a);
+    assert_eq!(again.len(), 1);
+    directly(&mut b, a.fp(), &again[0].inner);
+    acknowledge(&mut b, &mut a);
+    assert_eq!(a.run(|_, cx| cx.db.outbox_len(&fp)).unwrap(), 0);
+    assert_eq!(b.texts(), ["one", "two"]);
+}

@@ -41,7 +41,7 @@ const PATIENCE: Duration = Duration::from_secs(1);
 const WRITE_DEADLINE: Duration = Duration::from_secs(10);
 /// Messages that are read from the store at once.
 const PORTION: usize = 64;
-/// Envelopes on the way to the peer at once. The recipient keeps up to 40 that come out of order.
+/// Envelopes on the way to the peer at once. The recipient holds up to 64 that come out of order.
 const IN_FLIGHT: usize = 32;
 /// Receipts that are given at once tell the peers who talks to whom; so they wait a random part
 /// of this time, and one covers all that came meanwhile.

@@ -8,13 +8,13 @@ use halloo_transport::{CloseCode, PeerConnection, PushError};
 use halloo_wire::SessionId;
 use halloo_wire::limits::{MAX_ACK_IDS, MAX_GRANT};
 use halloo_wire::peer::{Attested, Call, PeerError, Push, Register, Request, Response, Waiting};
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{Notify, mpsc, oneshot, watch};
 use tokio::time::Instant;
 
 use super::dial::{self, Knocked};
 use super::post::{Connected, OfficeError, patience};
 use super::{Net, Seen};
-use crate::core::Arrival;
+use crate::core::{Arrival, Ingested};
 use crate::event::EventKind;
 use crate::random;
 use crate::store::StoreError;
@@ -127,8 +127,10 @@ impl Home<'_> {
         };
         let (addr, by_tunnel) = (welcome.observed, tunnel.is_some());
         let seen = Seen { addr, by_tunnel, caught_up: false };
-        let session = Session { net: self.net, connection };
+        let session = Session { net: self.net, connection, again: Notify::new() };
         let id = registered.session;
+        let (kept_by, run) = (self.peer.clone(), welcome.instance);
+        self.net.store.run(move |m, cx| m.mailbox_kept_by(cx, &kept_by, run)).await?;
         let (envelopes, queue) = mpsc::channel(QUEUE);
         let served = async {
             let has = registered.bundle_seq.map(|seq| (seq, registered.one_time_keys_left));
@@ -168,6 +170,8 @@ impl Home<'_> {
 struct Session<'a> {
     net: &'a Arc<Net>,
     connection: PeerConnection,
+    /// Something was too early to be taken, and others have been read since.
+    again: Notify,
 }
 
 impl Session<'_> {
@@ -263,6 +267,7 @@ impl Session<'_> {
                         self.tell(session, Call::Attest(more)).await?;
                     }
                 }
+                () = self.again.notified() => self.fetch(session, envelopes).await?,
                 // The sender lives as long as the node.
                 Ok(()) = grants.changed() => self.grant(session).await?,
                 // The peer learns where we are now, or we learn that it is out of reach.
@@ -288,6 +293,7 @@ impl Session<'_> {
     /// Stores envelopes and lets the peer forget them.
     async fn ingest(&self, session: SessionId, mut queue: mpsc::Receiver<Item>) -> Ended {
         let mut batch = Vec::with_capacity(MAX_BATCH);
+        let mut passed_over = false;
         loop {
             if queue.recv_many(&mut batch, MAX_BATCH).await == 0 {
                 return Ended::Lost("it was given up".into());
@@ -300,10 +306,18 @@ impl Session<'_> {
                     Item::Mark(mark) => marks.push(mark),
                 }
             }
-            if !envelopes.is_empty()
-                && let Err(e) = self.ingest_batch(session, envelopes).await
-            {
-                return e;
+            if !envelopes.is_empty() {
+                match self.ingest_batch(session, envelopes).await {
+                    Ok(ingested) => {
+                        passed_over |= ingested.passed_over;
+                        // Whatever is refused or read is gone from the mailbox, so this ends.
+                        if passed_over && !ingested.done.is_empty() && queue.is_empty() {
+                            passed_over = false;
+                            self.again.notify_one();
+                        }
+                    }
+                    Err(e) => return e,
+                }
             }
             for mark in marks {
                 let _ = mark.send(());
@@ -311,7 +325,11 @@ impl Session<'_> {
         }
     }
 
-    async fn ingest_batch(&self, session: SessionId, envelopes: Vec<Waiting>) -> Result<(), Ended> {
+    async fn ingest_batch(
+        &self,
+        session: SessionId,
+        envelopes: Vec<Waiting>,
+    ) -> Result<Ingested, Ended> {
         let ingested = self
             .net
             .store
@@ -334,7 +352,7 @@ impl Session<'_> {
         for ids in ingested.done.chunks(MAX_ACK_IDS) {
             self.tell(session, Call::Ack(ids.to_vec())).await?;
         }
-        Ok(())
+        Ok(ingested)
     }
 
     async fn tell(&self, session: SessionId, call: Call) -> Result<(), Ended> {

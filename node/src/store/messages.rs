@@ -181,6 +181,14 @@ impl Db<'_> {
         Ok(q.query_row(params![fp.as_bytes(), seq.0 as i64], |r| r.get(0))?)
     }
 
+    /// The first place that is not encrypted, if something waits for that.
+    pub(crate) fn first_without_inner(&self, fp: &Fingerprint) -> Result<Option<Seq>> {
+        let mut q = self.sql.prepare_cached(
+            "SELECT seq FROM outbox WHERE contact = ? AND inner IS NULL ORDER BY seq LIMIT 1",
+        )?;
+        Ok(q.query_row([fp.as_bytes()], |r| u64_at(r, 0)).optional()?.map(Seq))
+    }
+
     pub(crate) fn set_inner(&self, fp: &Fingerprint, seq: Seq, inner: &[u8]) -> Result<()> {
         self.sql
             .prepare_cached("UPDATE outbox SET inner = ? WHERE contact = ? AND seq = ?")?
@@ -219,6 +227,17 @@ impl Db<'_> {
             )
             .optional()?;
         id.flatten().map(|id| array(&id, "message id").map(MessageId)).transpose()
+    }
+
+    /// Forgets for each contact that the first unacknowledged message waits at a peer.
+    pub(crate) fn unpark_first(&self) -> Result<()> {
+        self.sql
+            .prepare_cached(
+                "UPDATE outbox SET parked_instance = NULL, parked_until = NULL WHERE seq = \
+             (SELECT min(seq) FROM outbox AS same WHERE same.contact = outbox.contact)",
+            )?
+            .execute([])?;
+        Ok(())
     }
 
     pub(crate) fn parked_until(&self, fp: &Fingerprint, seq: Seq) -> Result<Option<u64>> {

@@ -76,7 +76,7 @@ fn end_to_end_messages() {
                 inner(1, Kind::Request, Some(vec![0xd1, 0xd2, 0xd3]), RatchetType::PreKey),
             ),
             ("inner/in a session", inner(42, Kind::Message, None, RatchetType::Normal)),
-            ("inner/outside of the stream", inner(0, Kind::Ack, None, RatchetType::Normal)),
+            ("inner/outside of the stream", inner(43, Kind::Ack, None, RatchetType::Normal)),
         ],
         Inner::encode,
         Inner::decode,

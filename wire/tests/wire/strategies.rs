@@ -326,8 +326,7 @@ fn route_and_kind() -> impl Strategy<Value = (Route, Kind)> {
     let place = (any::<u64>(), 1..=u64::MAX);
     (fingerprint(), device(), fingerprint(), device(), place, kind).prop_map(
         |(from, from_device, to, to_device, (stream, seq), kind)| {
-            let seq = Seq(if kind.is_sequenced() { seq } else { 0 });
-            let stream = StreamId(stream);
+            let (stream, seq) = (StreamId(stream), Seq(seq));
             (Route { from, from_device, to, to_device, stream, seq }, kind)
         },
     )
