@@ -41,9 +41,6 @@ pub(crate) struct Ingested {
     pub(crate) done: Vec<EnvelopeId>,
     /// Contacts whose messages were not readable: they are asked for again under fresh keys.
     pub(crate) unreadable: Vec<Fingerprint>,
-    /// Contacts who were heard through the mailbox. A direct connection to them that is still
-    /// open may be dead at their end: they would have used it.
-    pub(crate) by_mailbox: Vec<Fingerprint>,
     /// Inputs that were refused.
     pub(crate) refused: u64,
     /// An envelope that is so early that there was no room for it, stays at our peer: it is to be
@@ -170,12 +167,8 @@ impl Messenger {
         while let Some(arrival) = next.take() {
             let envelope = arrival.envelope;
             let authorized = arrival.authorized;
-            let mailed = arrival.via == Via::Mailbox && arrival.inner.kind.is_sequenced();
             match self.take(cx, arrival) {
                 Ok(Verdict::Done) => {
-                    if mailed && !ingested.by_mailbox.contains(&from) {
-                        ingested.by_mailbox.push(from);
-                    }
                     ingested.done.extend(envelope);
                     next = self.held_next(cx, &from, stream, &mut ingested.done)?;
                 }
@@ -219,8 +212,7 @@ impl Messenger {
         if arrival.inner.kind.is_sequenced() {
             if route.seq < next {
                 // It is on disk: the acknowledgement must have been lost.
-                cx.db.set_ack_due(&from, true)?;
-                cx.wake(from);
+                receipt_due(cx, from, arrival.via)?;
                 return Ok(Verdict::Done);
             }
             if route.seq > next {
@@ -374,8 +366,7 @@ impl Messenger {
         self.keep_session(cx, &route.from, moved)?;
         if inner.kind.is_sequenced() {
             cx.db.set_stream_next(&route.from, route.stream, Seq(route.seq.0 + 1))?;
-            cx.db.set_ack_due(&route.from, true)?;
-            cx.wake(route.from);
+            receipt_due(cx, route.from, arrival.via)?;
         }
         Ok(())
     }
@@ -530,6 +521,16 @@ impl Messenger {
         };
         Ok(self.make_control(cx, fp, Kind::Resend, &resend.encode())?)
     }
+}
+
+/// Notes that a contact is owed a receipt, and which way it needs to go.
+fn receipt_due(cx: &mut Context<'_>, to: Fingerprint, heard: Via) -> Result<(), StoreError> {
+    cx.db.set_ack_due(&to, true)?;
+    if heard == Via::Mailbox {
+        cx.outputs.push(Output::HeardByMailbox(to));
+    }
+    cx.wake(to);
+    Ok(())
 }
 
 /// Why no session reads a message, in one word.

@@ -13,6 +13,7 @@ mod incoming;
 mod outgoing;
 mod prekeys;
 mod safety;
+pub(crate) mod schedule;
 #[cfg(test)]
 mod tests;
 
@@ -74,6 +75,9 @@ pub(crate) enum Output {
     Event(Option<Cursor>, EventKind),
     /// There is something to send to this contact, or an acknowledgement is due.
     Wake(Fingerprint),
+    /// This contact was heard through the mailbox: a direct connection that is still open may be
+    /// dead at its end, or it would have been used.
+    HeardByMailbox(Fingerprint),
     /// Send an encrypted message outside of the stream.
     Control(Fingerprint, Vec<u8>),
     /// A pong came.

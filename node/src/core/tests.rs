@@ -31,6 +31,8 @@ struct Side {
     now: u64,
     events: Vec<EventKind>,
     controls: Vec<Vec<u8>>,
+    /// What the courier was told, in order: woken (false) or heard by mailbox (true).
+    told: Vec<bool>,
 }
 
 impl Side {
@@ -39,8 +41,15 @@ impl Side {
         let sql = Connection::open_in_memory().unwrap();
         crate::store::prepare_for_tests(&sql);
         let mind = load(&sql, &identity);
-        let mut it =
-            Self { identity, sql, mind, now: NOW, events: Vec::new(), controls: Vec::new() };
+        let mut it = Self {
+            identity,
+            sql,
+            mind,
+            now: NOW,
+            events: Vec::new(),
+            controls: Vec::new(),
+            told: Vec::new(),
+        };
         let hint = PeerHint { host: "peer.example".into(), port: 443, key: None };
         it.run(|m, cx| m.set_own_peers(cx, &[hint])).unwrap();
         it
@@ -60,6 +69,8 @@ impl Side {
                 match output {
                     Output::Event(_, kind) => self.events.push(kind),
                     Output::Control(_, inner) => self.controls.push(inner),
+                    Output::HeardByMailbox(_) => self.told.push(true),
+                    Output::Wake(_) => self.told.push(false),
                     _ => {}
                 }
             }
@@ -886,4 +897,21 @@ fn a_receipt_that_was_lost_with_our_mailbox_is_asked_for_by_leaving_one_message_
     acknowledge(&mut b, &mut a);
     assert_eq!(a.run(|_, cx| cx.db.outbox_len(&fp)).unwrap(), 0);
     assert_eq!(b.texts(), ["one", "two"]);
+}
+
+#[test]
+fn the_courier_knows_which_way_a_message_came_before_it_is_woken_to_give_the_receipt() {
+    let (mut a, mut b) = contacts();
+    send(&mut a, &b, "by mailbox");
+    for (kind, inner) in outgoing(&mut a, &mut b) {
+        // The second is a duplicate, whose receipt must have been lost.
+        for _ in 0..2 {
+            b.told.clear();
+            by_mailbox(&mut b, kind, &inner);
+            assert_eq!(b.told, [true, false]);
+        }
+        b.told.clear();
+        directly(&mut b, a.fp(), &inner);
+        assert_eq!(b.told, [false]);
+    }
 }

@@ -1,18 +1,16 @@
 //! One contact's courier: it carries what waits for the contact, as long as something waits.
 //!
-//! With a direct connection everything goes there, in order. What is not acknowledged within
-//! [`PATIENCE`], or without a connection, is left at the contact's peer, beside whatever else is
-//! tried. Nothing here has to be remembered: what is unacknowledged stands in the store, and what
-//! is sent twice arrives once.
+//! When and which way is decided by [`Schedule`]; this is its shell. Nothing here has to be
+//! remembered: what is unacknowledged stands in the store, and what is sent twice arrives once.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use halloo_e2ee::{BundleError, VerifiedBundle, seal};
 use halloo_identity::{Fingerprint, PeerFingerprint, PeerHost};
 use halloo_transport::{CloseCode, SendStream};
-use halloo_wire::content::{Ack, Content};
+use halloo_wire::content::Content;
 use halloo_wire::envelope::Lane;
 use halloo_wire::inner::Kind;
 use halloo_wire::node::{NodeFrame, StreamKind};
@@ -22,7 +20,6 @@ use halloo_wire::peer::{
 use halloo_wire::{CapabilityToken, Seq};
 use tokio::sync::{Notify, oneshot};
 use tokio::task::JoinSet;
-use tokio::time::Instant;
 use tokio_util::task::AbortOnDropHandle;
 
 use super::Net;
@@ -30,50 +27,32 @@ use super::dial::{Answered, Dial};
 use super::line::Link;
 use super::post::{Office, OfficeError};
 use crate::core::Departure;
+use crate::core::schedule::{Next, PATIENCE, Schedule, Trust, Work};
 use crate::error::BundleRefused;
 use crate::event::{EventKind, Hindrance};
 use crate::random;
 use crate::store::{Outgoing, StoreError};
 
-/// What is sent on a direct connection and not acknowledged for this long goes to the peer too.
-const PATIENCE: Duration = Duration::from_secs(1);
 /// A direct connection that does not take one message in this time is not waited for.
 const WRITE_DEADLINE: Duration = Duration::from_secs(10);
 /// Messages that are read from the store at once.
 const PORTION: usize = 64;
 /// Envelopes on the way to the peer at once. The recipient holds up to 64 that come out of order.
 const IN_FLIGHT: usize = 32;
-/// Receipts that are given at once tell the peers who talks to whom; so they wait a random part
-/// of this time, and one covers all that came meanwhile.
-const ACK_DELAY: Duration = Duration::from_secs(2);
-/// Waits between attempts: they double from the first to the last.
-const FIRST_RETRY: Duration = Duration::from_millis(500);
-const LAST_RETRY: Duration = Duration::from_secs(300);
-/// How often it is made sure that the peer still has what was left there, while nothing tells.
-const RECHECK: Duration = Duration::from_secs(120);
 /// Least time between two attempts to get a direct connection.
 const DIAL_INTERVAL: Duration = Duration::from_secs(10);
 
 /// Serves one contact until the node stops.
 pub(crate) async fn run(net: Arc<Net>, contact: Fingerprint, bell: Arc<Notify>) {
     let mut link = net.links.watch(&contact);
-    let mut courier = Courier {
-        net,
-        contact,
-        stream: None,
-        failures: 0,
-        not_before: Instant::now(),
-        ack_at: None,
-        ack_by_mail: false,
-        dialled: None,
-        first: None,
-    };
+    let mut courier =
+        Courier { net, contact, stream: None, schedule: Schedule::new(now()), dialled: None };
     loop {
         let current = link.borrow_and_update().clone();
         let again = courier.round(current).await;
         let pause = async {
             match again {
-                Some(at) => tokio::time::sleep_until(at).await,
+                Some(at) => tokio::time::sleep_until(at.into()).await,
                 None => std::future::pending().await,
             }
         };
@@ -84,8 +63,7 @@ pub(crate) async fn run(net: Arc<Net>, contact: Fingerprint, bell: Arc<Notify>) 
                     return;
                 }
                 // Another path is a new chance.
-                courier.failures = 0;
-                courier.not_before = Instant::now();
+                courier.schedule.path_changed(now());
             }
             () = pause => {}
         }
@@ -97,17 +75,8 @@ struct Courier {
     contact: Fingerprint,
     /// The message stream on the direct connection in use.
     stream: Option<Stream>,
-    failures: u32,
-    /// Earliest time of the next attempt at the contact's peer.
-    not_before: Instant,
-    /// When the acknowledgement that is due goes to the peer.
-    ack_at: Option<Instant>,
-    /// The contact was heard through the mailbox: what is due goes there too, since a direct
-    /// connection may be dead at the other end long before this one knows.
-    ack_by_mail: bool,
+    schedule: Schedule,
     dialled: Option<Instant>,
-    /// The first place that was not acknowledged in the last round.
-    first: Option<Seq>,
 }
 
 struct Stream {
@@ -115,19 +84,14 @@ struct Stream {
     send: SendStream,
     /// The last place that was written.
     upto: Seq,
-    /// The first place that is not acknowledged, and since when that has not changed.
-    waiting: Option<(Seq, Instant)>,
 }
 
-impl Stream {
-    /// Takes how far the contact has acknowledged. Returns until when that may stay so.
-    fn progress(&mut self, first: Option<Seq>) -> Option<Instant> {
-        self.waiting = first.map(|first| match self.waiting {
-            Some((same, since)) if same == first => (first, since),
-            _ => (first, Instant::now()),
-        });
-        self.waiting.map(|(_, since)| since + PATIENCE)
-    }
+/// What became of leaving everything at the contact's peer.
+enum Left {
+    /// It is there. A receipt goes later.
+    All { receipt: Option<Instant> },
+    /// There is a connection now, which is the better way.
+    BetterWay,
 }
 
 /// Why a round ended early.
@@ -173,79 +137,60 @@ impl Trouble {
     }
 }
 
-/// What waits for a contact.
-struct Work {
-    /// The first place that is not acknowledged.
-    first: Option<Seq>,
-    ack: Option<Ack>,
-    /// Whether the contact may have a connection.
-    link: bool,
-}
-
 impl Courier {
     /// Carries what can be carried. Returns when to look again, unless something happens before.
     async fn round(&mut self, link: Option<Link>) -> Option<Instant> {
-        self.ack_by_mail |= self.net.board.take_by_mailbox(&self.contact);
-        // Until when the direct connection is trusted with what it carries.
-        let mut trusted = None;
+        self.hear();
         let link = link.filter(Link::is_open);
-        if let Some(link) = &link {
-            match self.by_link(link).await {
-                Ok(None) if !self.ack_by_mail => return None,
-                Ok(None) => trusted = Some(Instant::now() + RECHECK),
-                Ok(Some(until)) if Instant::now() < until => trusted = Some(until),
-                Ok(Some(_)) | Err(Trouble::LinkLost) => {}
+        let trust = match &link {
+            Some(link) => match self.by_link(link).await {
+                Ok(first) => self.schedule.written(now(), first),
+                Err(Trouble::LinkLost) => Trust::None,
                 Err(e) => return self.failed(&e),
+            },
+            None => {
+                self.stream = None;
+                Trust::None
             }
-        } else {
-            self.stream = None;
+        };
+        if let Some(Next::Wait(again)) = self.schedule.link_suffices(trust) {
+            return again;
         }
-        if let Some(until) = trusted.filter(|_| !self.ack_by_mail) {
-            return Some(until);
-        }
-        let mut work = match self.work().await {
+        let (mut work, may_link) = match self.work().await {
             Ok(work) => work,
             Err(e) => return self.failed(&Trouble::Store(e)),
         };
-        if trusted.is_some() {
-            // The receipt goes both ways; the rest is where it belongs.
-            work.first = None;
+        if let Next::Wait(again) = self.schedule.next(now(), trust, &mut work) {
+            return again;
         }
-        let controls = self.net.board.has_controls(&self.contact);
-        if work.first.is_none() && work.ack.is_none() && !controls {
-            self.ack_by_mail = false;
-            return trusted;
-        }
-        if trusted.is_none() && work.first != self.first {
-            // The contact reads: what was refused for want of room has a chance again.
-            self.first = work.first;
-            self.failures = 0;
-            self.not_before = Instant::now();
-        }
-        if Instant::now() < self.not_before {
-            return Some(self.not_before);
-        }
-        let wants_link = work.link && (work.first.is_some() || controls);
+        let wants_link = may_link && (work.first.is_some() || work.controls);
         match self.by_peer(&work, wants_link, link.as_ref()).await {
-            Ok(again) => {
-                self.failures = 0;
-                // The connection is trusted until then, whatever else was left at the peer.
-                [again, trusted].into_iter().flatten().min()
+            Ok(Left::All { receipt }) => {
+                self.schedule.left(now(), trust, &work, receipt, random::jitter())
             }
+            Ok(Left::BetterWay) => Some(now()),
             Err(e) => self.failed(&e),
         }
     }
 
-    async fn work(&self) -> Result<Work, StoreError> {
+    /// Takes note if the contact was heard through the mailbox. To be asked after the receipt that
+    /// is due has been read: what makes one due is told before.
+    fn hear(&mut self) {
+        if self.net.board.take_by_mailbox(&self.contact) {
+            self.schedule.heard_by_mailbox();
+        }
+    }
+
+    /// What waits for the contact, and whether it may have a connection.
+    async fn work(&self) -> Result<(Work, bool), StoreError> {
         let contact = self.contact;
+        let controls = self.net.board.has_controls(&contact);
         self.net
             .store
             .run(move |m, cx| {
-                Ok(Work {
-                    first: cx.db.first_unacked(&contact)?,
-                    ack: m.due_ack(cx, &contact)?,
-                    link: m.allows_link(cx, &contact)?,
-                })
+                let first = cx.db.first_unacked(&contact)?;
+                let work = Work { first, ack: m.due_ack(cx, &contact)?, controls };
+                Ok((work, m.allows_link(cx, &contact)?))
             })
             .await
     }
@@ -254,15 +199,13 @@ impl Courier {
     fn failed(&mut self, why: &Trouble) -> Option<Instant> {
         tracing::debug!(contact = %self.contact.short(), reason = %why, "Not carried yet");
         self.tell(why);
-        let wait = match why {
+        let retry_after = match why {
             Trouble::Refused(PeerError::RateLimited { retry_after_ms }) => {
-                Duration::from_millis((*retry_after_ms).into()).clamp(FIRST_RETRY, LAST_RETRY)
+                Some(Duration::from_millis((*retry_after_ms).into()))
             }
-            _ => FIRST_RETRY.saturating_mul(1 << self.failures.min(16)).min(LAST_RETRY),
+            _ => None,
         };
-        self.failures += 1;
-        self.not_before = Instant::now() + wait.mul_f64(random::jitter());
-        Some(self.not_before)
+        Some(self.schedule.failed(now(), retry_after, random::jitter()))
     }
 
     /// Tells the program what is in the way, at each attempt: whoever begins to listen hears it too.
@@ -292,36 +235,42 @@ impl Courier {
         })))
     }
 
-    /// Writes on the direct connection. Returns until when it is trusted with what it carries.
-    async fn by_link(&mut self, link: &Link) -> Result<Option<Instant>, Trouble> {
+    /// Writes on the direct connection. Returns the first place that is not acknowledged.
+    async fn by_link(&mut self, link: &Link) -> Result<Option<Seq>, Trouble> {
         if self.stream.as_ref().is_none_or(|s| s.connection != link.id()) {
             let mut send = link.connection.open_uni().await.map_err(|_| Trouble::LinkLost)?;
             let kind = [StreamKind::Messages.to_byte()];
             send.write_all(&kind).await.map_err(|_| Trouble::LinkLost)?;
-            self.stream = Some(Stream { connection: link.id(), send, upto: Seq(0), waiting: None });
+            self.stream = Some(Stream { connection: link.id(), send, upto: Seq(0) });
+            self.schedule.link_began();
         }
         let written = self.write_all().await;
         if written.is_err() {
             self.stream = None;
         }
-        let first = written?;
-        Ok(self.stream.as_mut().and_then(|s| s.progress(first)))
+        written
     }
 
     /// Writes everything that can leave. Returns the first place that is not acknowledged.
     async fn write_all(&mut self) -> Result<Option<Seq>, Trouble> {
-        let Some(stream) = &mut self.stream else { return Ok(None) };
-        let (net, contact) = (&self.net, self.contact);
+        let (net, contact) = (Arc::clone(&self.net), self.contact);
         loop {
-            let upto = stream.upto;
+            let Some(upto) = self.stream.as_ref().map(|s| s.upto) else { return Ok(None) };
             let by_link =
                 net.store.run(move |m, cx| m.depart_by_link(cx, &contact, upto, PORTION)).await?;
+            self.hear();
+            let Some(stream) = &mut self.stream else { return Ok(None) };
             if let Some(ack) = by_link.ack {
                 write(&mut stream.send, &NodeFrame::Ack(ack)).await?;
-                if !self.ack_by_mail {
+                if self.schedule.receipt_by_link_suffices() {
                     net.store.run(move |m, cx| m.ack_sent(cx, &contact, ack)).await?;
                     net.receipt_given.notify_one();
-                    self.ack_at = None;
+                    self.schedule.receipt_given(false);
+                    if net.board.take_by_mailbox(&contact) {
+                        // Something came that way in this very moment, and wants its own.
+                        self.schedule.heard_by_mailbox();
+                        net.store.run(move |_, cx| cx.db.set_ack_due(&contact, true)).await?;
+                    }
                 }
             }
             match by_link.departure {
@@ -339,7 +288,7 @@ impl Courier {
                         return Ok(by_link.first);
                     }
                 }
-                Departure::NeedBundle => fetch_bundle(net, &contact).await?,
+                Departure::NeedBundle => fetch_bundle(&net, &contact).await?,
             }
         }
     }
@@ -352,7 +301,7 @@ impl Courier {
         work: &Work,
         dial: bool,
         tried: Option<&Link>,
-    ) -> Result<Option<Instant>, Trouble> {
+    ) -> Result<Left, Trouble> {
         let net = Arc::clone(&self.net);
         let mut dialling = if dial { self.dial_beside() } else { None };
         let mut carrier = match Carrier::open(&net, self.contact).await {
@@ -382,7 +331,7 @@ impl Courier {
                 _ => self.link_id().is_some(),
             };
             if better {
-                return Ok(Some(Instant::now()));
+                return Ok(Left::BetterWay);
             }
             let instance = carrier.office.instance;
             let contact = self.contact;
@@ -405,9 +354,7 @@ impl Courier {
         for inner in self.net.board.take_controls(&self.contact) {
             carrier.leave_control(&inner).await?;
         }
-        let ack_again = self.leave_ack(&mut carrier).await?;
-        let recheck = work.first.map(|_| Instant::now() + RECHECK.mul_f64(random::jitter()));
-        Ok([ack_again, recheck].into_iter().flatten().min())
+        Ok(Left::All { receipt: self.leave_ack(&mut carrier).await? })
     }
 
     /// The connection in use at the moment.
@@ -420,15 +367,12 @@ impl Courier {
         let contact = self.contact;
         let due = self.net.store.run(move |m, cx| m.due_ack(cx, &contact)).await?;
         let Some(ack) = due else {
-            self.ack_at = None;
-            self.ack_by_mail = false;
+            self.schedule.receipt_given(true);
             return Ok(None);
         };
-        let at = *self
-            .ack_at
-            .get_or_insert_with(|| Instant::now() + ACK_DELAY.mul_f64(random::jitter() - 0.5));
-        if Instant::now() < at && !self.net.leaving.load(Ordering::Relaxed) {
-            return Ok(Some(at));
+        let later = self.schedule.receipt_at(now(), random::jitter() - 0.5);
+        if later.is_some() && !self.net.leaving.load(Ordering::Relaxed) {
+            return Ok(later);
         }
         let made = self
             .net
@@ -437,12 +381,16 @@ impl Courier {
             .await?;
         let Some(inner) = made else { return Ok(None) };
         carrier.leave_control(&inner).await?;
-        self.ack_at = None;
-        self.ack_by_mail = false;
+        self.schedule.receipt_given(true);
         self.net.store.run(move |m, cx| m.ack_sent(cx, &contact, ack)).await?;
         self.net.receipt_given.notify_one();
         Ok(None)
     }
+}
+
+/// The runtime's time, which tests may stop.
+fn now() -> Instant {
+    tokio::time::Instant::now().into_std()
 }
 
 async fn write(send: &mut SendStream, frame: &NodeFrame) -> Result<(), Trouble> {

@@ -323,12 +323,8 @@ async fn read_head(recv: &mut RecvStream) -> Option<Head> {
 }
 
 impl Net {
-    /// Follows up on what arrived: asks again for what could not be read, and tells the couriers
-    /// which way it came.
+    /// Follows up on what arrived: asks again for what could not be read.
     pub(crate) fn after_ingest(self: &Arc<Self>, ingested: &Ingested) {
-        for contact in &ingested.by_mailbox {
-            self.board.heard_by_mailbox(*contact);
-        }
         for contact in &ingested.unreadable {
             self.spawn(super::courier::ask_again(Arc::clone(self), *contact));
         }

@@ -54,6 +54,9 @@ impl Switchboard {
         match output {
             Output::Event(cursor, kind) => self.emit(cursor, kind),
             Output::Wake(contact) => self.wake([contact]),
+            Output::HeardByMailbox(contact) => {
+                self.lock().by_mailbox.insert(contact);
+            }
             Output::Control(contact, inner) => {
                 let mut it = self.lock();
                 let controls = it.controls.entry(contact).or_default();
@@ -101,15 +104,6 @@ impl Switchboard {
 
     pub(crate) fn take_controls(&self, contact: &Fingerprint) -> VecDeque<Vec<u8>> {
         self.lock().controls.remove(contact).unwrap_or_default()
-    }
-
-    /// Notes that a contact was heard through the mailbox.
-    pub(crate) fn heard_by_mailbox(&self, contact: Fingerprint) {
-        let mut it = self.lock();
-        it.by_mailbox.insert(contact);
-        it.wake.insert(contact);
-        drop(it);
-        self.woken.notify_one();
     }
 
     /// Whether a contact was heard through the mailbox since the last call.
