@@ -62,7 +62,10 @@ mod home;
 mod net;
 mod network;
 mod node;
+mod planted;
 mod random;
+#[cfg(test)]
+mod simulation;
 mod store;
 mod stream;
 mod text;

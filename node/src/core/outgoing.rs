@@ -13,7 +13,8 @@ use super::{Context, META_RUN, Messenger, party};
 use crate::contact::ContactState;
 use crate::error::{BundleRefused, SendError};
 use crate::event::{Delivery, EventKind, FailReason, Via};
-use crate::store::{ContactRow, NewHistory, Outgoing, StoreError, Unacked};
+use crate::planted::{Bug, planted};
+use crate::store::{ContactRow, MAX_PARKED_S, NewHistory, Outgoing, StoreError, Unacked};
 
 /// Messages that wait for one contact. A person never gets there; a program hears that it must
 /// wait.
@@ -27,10 +28,9 @@ const BUNDLE_REFRESH_S: u64 = 24 * 3600;
 
 /// Behind every place of a stream.
 const END: Seq = Seq(i64::MAX as u64);
-/// Bounds of what a peer may say about how long it keeps something. A shorter time would make us
-/// leave it again and again, a longer one would make us wait for nothing.
+/// Seconds that a peer keeps something at least, whatever it says: a shorter time would make us
+/// leave it again and again.
 const MIN_PARKED_S: u32 = 60;
-const MAX_PARKED_S: u32 = 14 * 24 * 3600;
 
 /// State numbers in the history.
 pub(super) const WAITING: i64 = 0;
@@ -241,7 +241,7 @@ impl Messenger {
             if !may_leave || row.seq.0 >= first.0 + MAX_ENCRYPTED_AHEAD {
                 break;
             }
-            let inner = match row.inner {
+            let inner = match row.inner.filter(|_| !planted(Bug::EncryptAgain)) {
                 Some(inner) => inner,
                 None => {
                     let made = self.make_inner(cx, &contact, row.kind, row.seq, &row.content)?;
@@ -329,7 +329,7 @@ impl Messenger {
                 peers.push((peer, pin.or(hint.key)));
             }
         }
-        let fresh = cx.now.0 < row.bundle_at + BUNDLE_REFRESH_S;
+        let fresh = (row.bundle_at..row.bundle_at + BUNDLE_REFRESH_S).contains(&cx.now.0);
         Ok(Some(Mail {
             peers,
             token: row.cap_theirs.map(|c| ReachCapability::from_bytes(*c).token()),
@@ -395,6 +395,9 @@ impl Messenger {
         for (seq, receipt) in left {
             let until = cx.now.0 + u64::from(receipt.ttl_s.clamp(MIN_PARKED_S, MAX_PARKED_S));
             if let Some(id) = cx.db.set_parked(fp, *seq, receipt.instance, until)? {
+                if planted(Bug::BelievePeer) {
+                    cx.emit(EventKind::Delivered { to: *fp, id, via: Via::Mailbox })?;
+                }
                 cx.emit(EventKind::AtPeer { to: *fp, id, until_unix_s: until })?;
             }
         }

@@ -9,7 +9,11 @@ use super::StoreError;
 use super::db::{Db, Result, array, u64_at};
 use crate::contact::ContactState;
 use crate::event::{Cursor, EventKind};
+use crate::planted::{Bug, planted};
 
+/// Seconds that a peer may say that it keeps something. A longer time would make us wait for
+/// nothing.
+pub(crate) const MAX_PARKED_S: u32 = 14 * 24 * 3600;
 /// Durable events that are kept; the oldest go first. What was said stays in the history.
 const MAX_EVENTS: i64 = 100_000;
 /// Streams that are remembered for each contact: one for each time that they restored a backup.
@@ -138,7 +142,8 @@ impl Db<'_> {
     }
 
     /// Unacknowledged messages that do not wait in run `instance` of the recipient's peer, or
-    /// whose time there ends before `now`, in order.
+    /// whose time there ends before `now`, in order. A time that is too far ahead was noted by a
+    /// clock that was wrong.
     pub(crate) fn unparked(
         &self,
         fp: &Fingerprint,
@@ -147,11 +152,19 @@ impl Db<'_> {
         limit: usize,
     ) -> Result<Vec<Unacked>> {
         let mut q = self.sql.prepare_cached(
-            "SELECT seq, kind, content, inner FROM outbox WHERE contact = ? AND \
-             (parked_instance IS NOT ? OR parked_until <= ?) ORDER BY seq LIMIT ?",
+            "SELECT seq, kind, content, inner FROM outbox WHERE contact = ?1 AND \
+             (parked_instance IS NULL OR parked_instance <> ?2 AND NOT ?5 OR parked_until <= ?3 \
+             OR parked_until > ?3 + ?6) ORDER BY seq LIMIT ?4",
         )?;
         let rows = q.query_map(
-            params![fp.as_bytes(), instance.0.as_slice(), now as i64, limit as i64],
+            params![
+                fp.as_bytes(),
+                instance.0.as_slice(),
+                now as i64,
+                limit as i64,
+                planted(Bug::ForgetInstance),
+                MAX_PARKED_S as i64
+            ],
             |r| Ok(unacked_row(r)),
         )?;
         rows.map(|r| r?).collect()
@@ -346,6 +359,14 @@ impl Db<'_> {
         let id: Option<Vec<u8>> =
             q.query_row(params![fp.as_bytes(), client_id], |r| r.get(0)).optional()?;
         id.map(|id| array(&id, "message id").map(MessageId)).transpose()
+    }
+
+    /// Whether a message has arrived here.
+    #[cfg(test)]
+    pub(crate) fn has_received(&self, id: &MessageId) -> Result<bool> {
+        let mut q =
+            self.sql.prepare_cached("SELECT EXISTS (SELECT 1 FROM history WHERE id = ?)")?;
+        Ok(q.query_row([id.0.as_slice()], |r| r.get(0))?)
     }
 
     pub(crate) fn set_history_state(&self, id: &MessageId, state: i64) -> Result<()> {

@@ -17,8 +17,10 @@ use std::path::PathBuf;
 
 pub(crate) use contacts::{ContactRow, SafetyRow};
 pub(crate) use db::Db;
-pub(crate) use messages::{NewHistory, Outgoing, Unacked};
+pub(crate) use messages::{MAX_PARKED_S, NewHistory, Outgoing, Unacked};
 pub(crate) use thread::{Store, StoreThread, read_once};
+#[cfg(test)]
+pub(crate) use {schema::prepare as prepare_schema, thread::prepare, thread::run_batch};
 
 /// Why the store could not do what was asked. What was asked for did not happen.
 #[derive(Debug, thiserror::Error)]

@@ -16,14 +16,15 @@ const APPLICATION_ID: i64 = 0x486c_6f6f;
 /// # Errors
 /// [`StoreError::NotOurs`] for another program's file, [`StoreError::TooNew`] for one that a newer
 /// version wrote, [`StoreError::Corrupt`] when SQLite finds the file damaged.
-pub(super) fn prepare(db: &Connection) -> Result<(), StoreError> {
+pub(crate) fn prepare(db: &Connection) -> Result<(), StoreError> {
+    // Before WAL, so that its index stays in this process's memory: one process has the store.
+    db.pragma_update(None, "locking_mode", "EXCLUSIVE")?;
     db.pragma_update(None, "journal_mode", "WAL")?;
     // FULL: a commit is on disk before `send` returns. NORMAL may roll back at a power loss,
     // which would reuse message keys.
     db.pragma_update(None, "synchronous", "FULL")?;
     db.pragma_update(None, "foreign_keys", true)?;
     db.pragma_update(None, "secure_delete", true)?;
-    db.pragma_update(None, "locking_mode", "EXCLUSIVE")?;
 
     let version: i64 = db.pragma_query_value(None, "user_version", |r| r.get(0))?;
     let application: i64 = db.pragma_query_value(None, "application_id", |r| r.get(0))?;

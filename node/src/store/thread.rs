@@ -4,6 +4,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 
+use halloo_e2ee::UnixTime;
 use rusqlite::Connection;
 use tokio::sync::{mpsc, oneshot};
 
@@ -17,14 +18,20 @@ const QUEUE: usize = 256;
 /// Jobs that share one commit. More would only make the first one wait longer.
 const MAX_BATCH: usize = 128;
 
-/// Runs inside of a transaction; what it returns runs after the commit and hands out the reply.
-type Job = Box<dyn FnOnce(&mut Messenger, &mut Context<'_>) -> Done + Send>;
-type Done = Box<dyn FnOnce(Result<(), CommitFailed>) + Send>;
+/// Runs inside of a transaction, or not at all when there is none; what it returns runs after the
+/// commit and hands out the reply.
+pub(crate) type Job = Box<dyn FnOnce(Option<(&mut Messenger, &mut Context<'_>)>) -> Done + Send>;
+pub(crate) type Done = Box<dyn FnOnce(Result<(), CommitFailed>) + Send>;
 
 /// A commit failed: the job's reply is replaced by the reason.
-#[derive(Debug, Clone, Copy)]
-enum CommitFailed {
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum CommitFailed {
+    /// There was no room for it.
     DiskFull,
+    /// A job of the batch met an error after which SQLite gives up the whole transaction.
+    GivenUp,
+    /// The disk did not take it. What the operating system has of it is not known any more, so
+    /// nothing is tried again: the store has to be opened anew.
     DiskFailed,
 }
 
@@ -32,7 +39,7 @@ impl From<CommitFailed> for StoreError {
     fn from(e: CommitFailed) -> Self {
         match e {
             CommitFailed::DiskFull => Self::DiskFull,
-            CommitFailed::DiskFailed => Self::DiskFailed,
+            CommitFailed::GivenUp | CommitFailed::DiskFailed => Self::DiskFailed,
         }
     }
 }
@@ -113,23 +120,7 @@ impl Store {
         E: From<StoreError> + Send + 'static,
         F: FnOnce(&mut Messenger, &mut Context<'_>) -> Result<T, E> + Send + 'static,
     {
-        let (reply, answer) = oneshot::channel();
-        let job: Job = Box::new(move |messenger, cx| {
-            let mark = cx.outputs.len();
-            let result = run_in_savepoint(messenger, cx, job);
-            if result.is_err() {
-                cx.outputs.truncate(mark);
-                messenger.forget_cached();
-            }
-            Box::new(move |committed| {
-                let result = match committed {
-                    Ok(()) => result,
-                    Err(e) => Err(E::from(e.into())),
-                };
-                // The caller may have gone: what was done stays done.
-                let _ = reply.send(result);
-            })
-        });
+        let (job, answer) = prepare(job);
         self.jobs.send(Message::Job(job)).await.map_err(|_| E::from(StoreError::Stopped))?;
         answer.await.unwrap_or_else(|_| Err(E::from(StoreError::Stopped)))
     }
@@ -142,6 +133,39 @@ impl Store {
         // A thread that is gone is closed.
         let _ = self.jobs.send(Message::Close).await;
     }
+}
+
+/// Wraps work, so that its result comes when it is on disk.
+pub(crate) fn prepare<T, E, F>(work: F) -> (Job, oneshot::Receiver<Result<T, E>>)
+where
+    T: Send + 'static,
+    E: From<StoreError> + Send + 'static,
+    F: FnOnce(&mut Messenger, &mut Context<'_>) -> Result<T, E> + Send + 'static,
+{
+    let (reply, answer) = oneshot::channel();
+    let job: Job = Box::new(move |inside| {
+        let result = inside.map(|(messenger, cx)| {
+            let mark = cx.outputs.len();
+            let result = run_in_savepoint(messenger, cx, work);
+            if result.is_err() {
+                cx.outputs.truncate(mark);
+                messenger.forget_cached();
+            }
+            result
+        });
+        Box::new(move |committed| {
+            let result = match (committed, result) {
+                (Ok(()), Some(result)) | (Err(CommitFailed::GivenUp), Some(result @ Err(_))) => {
+                    result
+                }
+                (Ok(()), None) => Err(E::from(StoreError::DiskFailed)),
+                (Err(e), _) => Err(E::from(e.into())),
+            };
+            // The caller may have gone: what was done stays done.
+            let _ = reply.send(result);
+        })
+    });
+    (job, answer)
 }
 
 fn run_in_savepoint<T, E: From<StoreError>>(
@@ -172,6 +196,7 @@ fn serve(
 ) {
     let mut batch = Vec::with_capacity(MAX_BATCH);
     let mut open = true;
+    let mut failed = false;
     while open && queue.blocking_recv_many(&mut batch, MAX_BATCH) > 0 {
         let jobs = batch.drain(..).map_while(|message| match message {
             Message::Job(job) => Some(job),
@@ -182,30 +207,56 @@ fn serve(
         });
         let jobs: Vec<Job> = jobs.collect();
         batch.clear();
-        let mut cx = Context::new(Db::new(connection), clock::unix_now());
-        if let Err(e) = connection.execute_batch("BEGIN") {
-            // Outside of a transaction nothing may run; the callers hear that nobody answers.
-            tracing::error!(error = %e, "The store could not begin a transaction");
+        if failed {
+            jobs.into_iter().for_each(|job| job(None)(Err(CommitFailed::DiskFailed)));
             continue;
         }
-        let done: Vec<Done> = jobs.into_iter().map(|job| job(&mut messenger, &mut cx)).collect();
-        let committed = connection.execute_batch("COMMIT").map_err(|e| {
-            // SQLite has not written the batch; the ratchets in memory must not be ahead of it.
-            let _ = connection.execute_batch("ROLLBACK");
-            messenger.forget_cached();
+        let ran = run_batch(connection, &mut messenger, jobs, clock::unix_now(), output);
+        failed = ran == Err(CommitFailed::DiskFailed);
+    }
+    // Leaves no WAL behind for the next start.
+    let _ = connection.pragma_update(None, "wal_checkpoint", "TRUNCATE");
+}
+
+/// Runs jobs in one transaction. When it is on disk the outputs leave, and then the replies.
+///
+/// # Errors
+/// [`CommitFailed`] when nothing of it happened. The replies say so too.
+pub(crate) fn run_batch(
+    connection: &Connection,
+    messenger: &mut Messenger,
+    jobs: Vec<Job>,
+    now: UnixTime,
+    output: &dyn Fn(Output),
+) -> Result<(), CommitFailed> {
+    let mut cx = Context::new(Db::new(connection), now);
+    let mut done: Vec<Done> = Vec::with_capacity(jobs.len());
+    let begun = connection.execute_batch("BEGIN");
+    for job in jobs {
+        // SQLite may have given up the transaction: outside of one nothing may run.
+        let inside = !connection.is_autocommit();
+        done.push(job(inside.then_some((&mut *messenger, &mut cx))));
+    }
+    let committed = match begun {
+        Ok(()) if connection.is_autocommit() => Err(CommitFailed::GivenUp),
+        begun => begun.and_then(|()| connection.execute_batch("COMMIT")).map_err(|e| {
             tracing::error!(error = %e, "The store could not commit");
             match StoreError::from(e) {
                 StoreError::DiskFull => CommitFailed::DiskFull,
                 _ => CommitFailed::DiskFailed,
             }
-        });
-        if committed.is_ok() {
-            cx.outputs.drain(..).for_each(output);
+        }),
+    };
+    match committed {
+        Ok(()) => cx.outputs.drain(..).for_each(output),
+        Err(_) => {
+            // Nothing of the batch is written; the ratchets in memory must not be ahead of it.
+            let _ = connection.execute_batch("ROLLBACK");
+            messenger.forget_cached();
         }
-        done.into_iter().for_each(|done| done(committed));
     }
-    // Leaves no WAL behind for the next start.
-    let _ = connection.pragma_update(None, "wal_checkpoint", "TRUNCATE");
+    done.into_iter().for_each(|done| done(committed));
+    committed
 }
 
 /// Opens the database at `path`, does one thing in a transaction, and closes it. Blocks.

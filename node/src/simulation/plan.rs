@@ -1,0 +1,115 @@
+//! What a seed stands for: who says what when, and what goes wrong.
+
+use std::time::Duration;
+
+use super::rng::Rng;
+use super::world::CALM;
+
+/// Something that goes wrong, or right again.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Fault {
+    /// The process dies after so many operations of its disk, in the middle of whatever it does;
+    /// at once with 0. Half of the time the machine loses its power.
+    Kill {
+        node: usize,
+        operations: u32,
+    },
+    RestartPeer {
+        peer: usize,
+    },
+    Connect {
+        a: usize,
+        b: usize,
+    },
+    Disconnect {
+        a: usize,
+        b: usize,
+    },
+    DiskFull {
+        node: usize,
+        full: bool,
+    },
+    /// Syncs fail from here on, until the disk is replaced.
+    NoSync {
+        node: usize,
+    },
+    Replaced {
+        node: usize,
+    },
+    Clock {
+        node: usize,
+        seconds: i64,
+    },
+    Calm,
+}
+
+/// A world's story.
+#[derive(Debug, Clone)]
+pub(super) struct Plan {
+    pub(super) nodes: usize,
+    pub(super) peers: usize,
+    /// Of 1,000 answers of a peer, so many get lost.
+    pub(super) loss: u64,
+    /// Whether the peers drop, repeat, change, mix and lie.
+    pub(super) malicious: bool,
+    pub(super) says: Vec<(Duration, usize, usize)>,
+    pub(super) faults: Vec<(Duration, Fault)>,
+}
+
+const TEN_YEARS: i64 = 10 * 365 * 24 * 3600;
+
+impl Plan {
+    /// Draws a story.
+    pub(super) fn draw(rng: &mut Rng) -> Self {
+        let nodes = 2 + rng.below(2);
+        let peers = 1 + rng.below(2);
+        let when =
+            |rng: &mut Rng| Duration::from_millis(rng.within(0, CALM.as_millis() as u64 - 1));
+        let mut says = Vec::new();
+        for _ in 0..rng.within(3, 12) {
+            // Bursts, as people and programs write.
+            let (at, from) = (when(rng), rng.below(nodes));
+            let to = (from + 1 + rng.below(nodes - 1)) % nodes;
+            let many = if rng.chance(120) { 110 } else { rng.within(1, 5) };
+            for i in 0..many {
+                says.push((at + Duration::from_millis(3 * i), from, to));
+            }
+        }
+        let mut faults = Vec::new();
+        for _ in 0..rng.within(2, 14) {
+            let (at, node) = (when(rng), rng.below(nodes));
+            let other = (node + 1 + rng.below(nodes - 1)) % nodes;
+            let until = at + Duration::from_millis(rng.within(500, 40_000));
+            match rng.below(12) {
+                0..4 => {
+                    let operations = if rng.chance(300) { 0 } else { rng.within(1, 60) as u32 };
+                    faults.push((at, Fault::Kill { node, operations }));
+                }
+                4 | 5 => faults.push((at, Fault::RestartPeer { peer: rng.below(peers) })),
+                6..9 => {
+                    faults.push((at, Fault::Connect { a: node, b: other }));
+                    faults.push((until, Fault::Disconnect { a: node, b: other }));
+                }
+                9 => {
+                    faults.push((at, Fault::DiskFull { node, full: true }));
+                    faults.push((until, Fault::DiskFull { node, full: false }));
+                }
+                10 => faults.push((at, Fault::NoSync { node })),
+                _ => {
+                    let years = [TEN_YEARS, -TEN_YEARS, 3_600, -3_600][rng.below(4)];
+                    faults.push((at, Fault::Clock { node, seconds: years }));
+                    faults.push((until, Fault::Clock { node, seconds: 0 }));
+                }
+            }
+        }
+        // After the calm two may find each other, or not.
+        if rng.chance(500) {
+            faults.push((
+                CALM + Duration::from_secs(rng.within(1, 60)),
+                Fault::Connect { a: 0, b: 1 },
+            ));
+        }
+        let loss = if rng.chance(500) { rng.within(0, 300) } else { 0 };
+        Self { nodes, peers, loss, malicious: rng.chance(250), says, faults }
+    }
+}
