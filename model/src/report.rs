@@ -1,0 +1,97 @@
+//! Checking a world, and saying what was found.
+
+use std::time::{Duration, Instant};
+
+use stateright::{Checker, Expectation, HasDiscoveries, Model};
+
+use crate::delivery::Delivery;
+use crate::properties;
+use crate::step::Step;
+
+/// How states are searched.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Search {
+    /// All of them, as fast as possible.
+    All,
+    /// The shortest first, until something is wrong.
+    Shortest,
+}
+
+/// What is known about a property.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Finding {
+    /// It holds in every state.
+    Holds,
+    /// Steps to a state in which it does not hold.
+    Broken(Vec<Step>),
+    /// It is one that has to happen somewhere, and does.
+    Seen,
+    /// It is one that has to happen somewhere, and does not.
+    NotSeen,
+}
+
+/// What was found.
+#[derive(Debug, Clone)]
+pub struct Report {
+    /// Different states.
+    pub states: usize,
+    /// Steps between them.
+    pub steps: usize,
+    /// The longest way from the beginning that was looked at.
+    pub depth: usize,
+    /// How long it took.
+    pub took: Duration,
+    /// Each property, with what is known about it.
+    pub findings: Vec<(&'static str, Finding)>,
+}
+
+impl Report {
+    /// The properties that do not hold.
+    pub fn broken(&self) -> impl Iterator<Item = (&'static str, &[Step])> {
+        self.findings.iter().filter_map(|(name, finding)| match finding {
+            Finding::Broken(steps) => Some((*name, &steps[..])),
+            _ => None,
+        })
+    }
+
+    /// Whether something that has to happen does.
+    pub fn has_seen(&self, name: &str) -> bool {
+        self.findings.iter().any(|(n, finding)| *n == name && *finding == Finding::Seen)
+    }
+}
+
+/// Checks every property in every state of a world.
+pub fn check(model: Delivery, search: Search, threads: usize) -> Report {
+    let begun = Instant::now();
+    let checker = model.checker().threads(threads);
+    match search {
+        Search::All => report(&checker.spawn_dfs().join(), begun),
+        Search::Shortest => {
+            let checker = checker.finish_when(HasDiscoveries::AnyFailures);
+            report(&checker.spawn_bfs().join(), begun)
+        }
+    }
+}
+
+fn report(checker: &impl Checker<Delivery>, begun: Instant) -> Report {
+    let took = begun.elapsed();
+    let mut found = checker.discoveries();
+    let finding = |name, expectation: Expectation| match (found.remove(name), expectation) {
+        (Some(_), Expectation::Sometimes) => Finding::Seen,
+        (None, Expectation::Sometimes) => Finding::NotSeen,
+        (Some(path), _) => Finding::Broken(path.into_actions()),
+        (None, _) => Finding::Holds,
+    };
+    let mut finding = finding;
+    let findings = properties::all()
+        .into_iter()
+        .map(|property| (property.name, finding(property.name, property.expectation)))
+        .collect();
+    Report {
+        states: checker.unique_state_count(),
+        steps: checker.state_count(),
+        depth: checker.max_depth(),
+        took,
+        findings,
+    }
+}
