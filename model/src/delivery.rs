@@ -4,7 +4,7 @@ use stateright::{Model, Property};
 
 use crate::bounds::Bounds;
 use crate::bug::Bug;
-use crate::faults::{expire, lose_keys, restart, wait};
+use crate::faults::{expire, lose_keys, restart};
 use crate::message::{Content, Side};
 use crate::properties;
 use crate::step::Step;
@@ -17,9 +17,34 @@ pub struct Delivery {
     pub bounds: Bounds,
     /// What is broken in the nodes.
     pub bug: Bug,
+    /// Whether the nodes have the rules that the model proposes ([`Delivery::amended`]).
+    pub amended: bool,
 }
 
 impl Delivery {
+    /// The protocol as it is.
+    pub const fn new(bounds: Bounds) -> Self {
+        Self { bounds, bug: Bug::None, amended: false }
+    }
+
+    /// The protocol with a fault in it.
+    #[must_use]
+    pub const fn with(self, bug: Bug) -> Self {
+        Self { bug, ..self }
+    }
+
+    /// The protocol with four more rules. Where keys are lost, messages are delivered without them
+    /// too, but some only after receipts have run out:
+    ///
+    /// 1. Who takes a resend owes an acknowledgement: the last one may have been unreadable.
+    /// 2. A message on an older session does not make that the one to speak on.
+    /// 3. An acknowledgement that leaves on an older session than the one to speak on remains due.
+    /// 4. A receipt for a ciphertext says nothing about the one that has replaced it.
+    #[must_use]
+    pub const fn amended(self) -> Self {
+        Self { amended: true, ..self }
+    }
+
     /// What can happen next if nothing goes wrong any more.
     pub fn steps(&self, world: &World, steps: &mut Vec<Step>) {
         if world.faults == 0
@@ -175,7 +200,7 @@ impl Delivery {
             Step::Connect => world.connected = true,
             Step::Wait => {
                 world.waits -= 1;
-                wait(world);
+                self.wait(world);
             }
             Step::Crash(_)
             | Step::Restart

@@ -65,6 +65,18 @@ impl Delivery {
         world.mark(n, |_| true, Mark::New);
         world.cut();
     }
+
+    /// Receipts have run out, and a resend may be asked for again.
+    pub(crate) fn wait(&self, world: &mut World) {
+        for node in &mut world.nodes {
+            for store in [&mut node.disk, &mut node.mem] {
+                store.asked = false;
+                if self.bug != Bug::ForgetInstance {
+                    store.parked = Default::default();
+                }
+            }
+        }
+    }
 }
 
 fn loses_something(world: &World, n: Side) -> bool {
@@ -102,15 +114,5 @@ pub(crate) fn lose_keys(world: &mut World, n: Side) {
             }
         }
         store.speaks = None;
-    }
-}
-
-/// Receipts have run out, and a resend may be asked for again.
-pub(crate) fn wait(world: &mut World) {
-    for node in &mut world.nodes {
-        for store in [&mut node.disk, &mut node.mem] {
-            store.parked = Default::default();
-            store.asked = false;
-        }
     }
 }

@@ -13,3 +13,4 @@ mod sending;
 pub mod step;
 pub mod store;
 pub mod world;
+pub mod worlds;

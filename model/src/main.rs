@@ -1,25 +1,83 @@
-//! tmp
-#![allow(clippy::print_stdout)]
-use halloo_model::bounds::*;
+//! Checks the model of delivery, and shows what planted faults do.
+
+use std::io::{self, Write as _};
+use std::process::ExitCode;
+
+use clap::Parser;
 use halloo_model::bug::Bug;
 use halloo_model::delivery::Delivery;
-use halloo_model::report::*;
-fn main() {
-    let a: Vec<String> = std::env::args().collect();
-    let m: u8 = a[1].parse().unwrap();
-    let m2: u8 = a[2].parse().unwrap();
-    let mut b = Bounds::new(m).both([m, m2]);
-    b = match a[3].as_str() { "link" => b.by_link(), "peer" => b.by_peer(), _ => b };
-    let f: u8 = a[4].parse().unwrap();
-    let k = &a[5];
-    let kinds = Faults { crash: k.contains('c'), restart: k.contains('r'), expire: k.contains('e'), cut: k.contains('x'), replay: k.contains('p'), lose_keys: k.contains('k') };
-    b = b.with(f, kinds);
-    b.pings = [a[6].parse().unwrap(), 0];
-    if let Some(w) = a.get(7) { b.waits = w.parse().unwrap(); }
-    let s = if a.get(8).is_some() { Search::Shortest } else { Search::All };
-    let r = check(Delivery { bounds: b, bug: Bug::None }, s, 1);
-    println!("{} states {} steps depth {} {:?}", r.states, r.steps, r.depth, r.took);
-    for (n, f) in &r.findings {
-        match f { Finding::Broken(s) => { println!("BROKEN {n}"); for s in s { println!("   {s}"); } } f => println!("{f:?} {n}") }
+use halloo_model::report::{Finding, Report, Search, check};
+use halloo_model::worlds::{large, planted, small};
+
+/// Checks the model of delivery, and shows what planted faults do.
+#[derive(Debug, Parser)]
+#[command(name = "model")]
+struct Args {
+    /// Shows the shortest way to the harm that a planted fault does.
+    #[arg(long, value_enum)]
+    bug: Option<Bug>,
+    /// Checks only the small worlds, as the tests do.
+    #[arg(long)]
+    small: bool,
+    /// Checks only worlds with this in their names.
+    #[arg(long, default_value = "")]
+    world: String,
+    /// Checks the protocol with the rules that the model proposes.
+    #[arg(long)]
+    amended: bool,
+    /// Threads to search with; they make the shortest way only nearly so.
+    #[arg(long, default_value_t = 1)]
+    threads: usize,
+}
+
+fn main() -> io::Result<ExitCode> {
+    let args = Args::parse();
+    let mut out = io::stdout().lock();
+    if let Some(bug) = args.bug {
+        let (model, property) = planted(bug);
+        writeln!(out, "{bug:?}, which breaks \"{property}\"\n{:?}", model.bounds)?;
+        tell(&check(model, Search::Until(property), args.threads), Some(property), &mut out)?;
+        return Ok(ExitCode::SUCCESS);
     }
+    let mut worlds = small();
+    if !args.small {
+        worlds.extend(large());
+    }
+    let mut well = true;
+    for (name, bounds) in worlds {
+        if !name.contains(&args.world) {
+            continue;
+        }
+        writeln!(out, "{name}\n{bounds:?}")?;
+        out.flush()?;
+        let model = Delivery { amended: args.amended, ..Delivery::new(bounds) };
+        let report = check(model, Search::All, args.threads);
+        tell(&report, None, &mut out)?;
+        well &= report.broken().next().is_none();
+    }
+    Ok(if well { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// Writes what was found; the steps to the harm of `shown` only, if one is named.
+fn tell(report: &Report, shown: Option<&str>, out: &mut impl io::Write) -> io::Result<()> {
+    let Report { states, steps, depth, took, findings } = report;
+    let took = took.as_secs_f64();
+    writeln!(out, "  {states} states, {steps} steps between them, depth {depth}, {took:.1} s")?;
+    for (name, finding) in findings {
+        match finding {
+            Finding::Holds => writeln!(out, "  holds      {name}")?,
+            Finding::Seen => writeln!(out, "  yes        {name}")?,
+            Finding::NotSeen => writeln!(out, "  no         {name}")?,
+            Finding::Broken(steps) => {
+                writeln!(out, "  BROKEN     {name}")?;
+                if shown.is_some_and(|shown| shown != *name) {
+                    continue;
+                }
+                for (i, step) in steps.iter().enumerate() {
+                    writeln!(out, "      {:3}. {step}", i + 1)?;
+                }
+            }
+        }
+    }
+    writeln!(out)
 }

@@ -56,7 +56,9 @@ pub fn all() -> Vec<Property<Delivery>> {
                 (1..w.nodes[n].disk.first).all(|place| inbox.has(place))
             })
         }),
-        Property::always(ONCE, |_: &Delivery, w: &World| inboxes(w, |inbox, i| !inbox[..i].contains(&inbox[i]))),
+        Property::always(ONCE, |_: &Delivery, w: &World| {
+            inboxes(w, |inbox, i| !inbox[..i].contains(&inbox[i]))
+        }),
         Property::always(IN_ORDER, |_: &Delivery, w: &World| {
             inboxes(w, |inbox, i| (1..inbox[i]).all(|below| inbox[..i].contains(&below)))
         }),

@@ -112,6 +112,7 @@ impl Delivery {
             }
             Content::Ack(next) => take_ack(world, n, next),
             Content::Resend(next) => {
+                mem.ack_due |= self.amended && mem.next > 1;
                 for place in next.max(mem.first)..=mem.accepted {
                     mem.ciphers[usize::from(place - 1)] = None;
                     mem.parked[usize::from(place - 1)] = None;
@@ -147,7 +148,9 @@ impl Delivery {
         let (session, forgotten) = self.session(world, n, inner)?;
         let mem = &mut world.nodes[n].mem;
         mem.sessions[usize::from(inner.key.session)] = session;
-        mem.speaks = Some(inner.key.session);
+        if !self.amended || mem.speaks < Some(inner.key.session) {
+            mem.speaks = Some(inner.key.session);
+        }
         // Does it forget the key of a message that is on its way?
         let next = mem.next;
         let writer = &world.nodes[other(n)].disk;

@@ -2,11 +2,12 @@
 
 use std::time::{Duration, Instant};
 
-use stateright::{Checker, Expectation, HasDiscoveries, Model};
+use stateright::{Checker, Expectation, HasDiscoveries, Model, Path, Property};
 
 use crate::delivery::Delivery;
 use crate::properties;
 use crate::step::Step;
+use crate::world::World;
 
 /// How states are searched.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -15,6 +16,8 @@ pub enum Search {
     All,
     /// The shortest first, until something is wrong.
     Shortest,
+    /// The shortest first, until this property is broken.
+    Until(&'static str),
 }
 
 /// What is known about a property.
@@ -24,9 +27,9 @@ pub enum Finding {
     Holds,
     /// Steps to a state in which it does not hold.
     Broken(Vec<Step>),
-    /// It is one that has to happen somewhere, and does.
+    /// It is something that happens in some worlds, and does in this one.
     Seen,
-    /// It is one that has to happen somewhere, and does not.
+    /// It is something that happens in some worlds, and does not in this one.
     NotSeen,
 }
 
@@ -54,7 +57,7 @@ impl Report {
         })
     }
 
-    /// Whether something that has to happen does.
+    /// Whether something that happens in some worlds does in this one.
     pub fn has_seen(&self, name: &str) -> bool {
         self.findings.iter().any(|(n, finding)| *n == name && *finding == Finding::Seen)
     }
@@ -70,28 +73,46 @@ pub fn check(model: Delivery, search: Search, threads: usize) -> Report {
             let checker = checker.finish_when(HasDiscoveries::AnyFailures);
             report(&checker.spawn_bfs().join(), begun)
         }
+        Search::Until(property) => {
+            let wanted = HasDiscoveries::AnyOf([property].into());
+            report(&checker.finish_when(wanted).spawn_bfs().join(), begun)
+        }
     }
 }
 
 fn report(checker: &impl Checker<Delivery>, begun: Instant) -> Report {
     let took = begun.elapsed();
     let mut found = checker.discoveries();
-    let finding = |name, expectation: Expectation| match (found.remove(name), expectation) {
-        (Some(_), Expectation::Sometimes) => Finding::Seen,
-        (None, Expectation::Sometimes) => Finding::NotSeen,
-        (Some(path), _) => Finding::Broken(path.into_actions()),
-        (None, _) => Finding::Holds,
+    let finding = |property: Property<Delivery>| {
+        let finding = match (found.remove(property.name), &property.expectation) {
+            (Some(_), Expectation::Sometimes) => Finding::Seen,
+            (None, Expectation::Sometimes) => Finding::NotSeen,
+            (Some(path), _) => Finding::Broken(steps_to_harm(checker.model(), &property, path)),
+            (None, _) => Finding::Holds,
+        };
+        (property.name, finding)
     };
-    let mut finding = finding;
-    let findings = properties::all()
-        .into_iter()
-        .map(|property| (property.name, finding(property.name, property.expectation)))
-        .collect();
     Report {
         states: checker.unique_state_count(),
         steps: checker.state_count(),
         depth: checker.max_depth(),
         took,
-        findings,
+        findings: properties::all().into_iter().map(finding).collect(),
     }
+}
+
+/// The checker may name a path that goes on after the harm is done.
+fn steps_to_harm(
+    model: &Delivery,
+    property: &Property<Delivery>,
+    path: Path<World, Step>,
+) -> Vec<Step> {
+    let mut steps = Vec::new();
+    for (world, step) in path.into_vec() {
+        if !(property.condition)(model, &world) {
+            break;
+        }
+        steps.extend(step);
+    }
+    steps
 }

@@ -20,7 +20,8 @@ impl Delivery {
             steps.push(Step::Encrypt(n));
         }
         if self.bug == Bug::EncryptAgain {
-            let stale = mem.outbox().find(|p| self.is_due(world, n, *p) && self.has_left(world, n, *p));
+            let stale =
+                mem.outbox().find(|p| self.is_due(world, n, *p) && self.has_left(world, n, *p));
             steps.extend(stale.map(|place| Step::EncryptAgain(n, place)));
         }
         if world.pings[n] > 0 {
@@ -86,9 +87,11 @@ impl Delivery {
     /// Whether the ciphertext of a place has left before.
     fn has_left(&self, world: &World, n: Side, place: u8) -> bool {
         let key = world.nodes[n].mem.cipher(place);
-        world.seen.left.iter().any(|inner| {
-            inner.from == n && inner.content.is_sequenced() && Some(inner.key) == key
-        })
+        world
+            .seen
+            .left
+            .iter()
+            .any(|inner| inner.from == n && inner.content.is_sequenced() && Some(inner.key) == key)
     }
 
     /// Encrypts on the session that speaks, or on a new one. `None` when there is no room.
@@ -166,7 +169,9 @@ impl Delivery {
         world.put_envelope(other(n), inner);
         let instance = world.instance;
         let mem = &mut world.nodes[n].mem;
-        mem.parked[usize::from(place - 1)] = Some(instance);
+        if !self.amended || mem.cipher(place) == Some(inner.key) {
+            mem.parked[usize::from(place - 1)] = Some(instance);
+        }
         if self.bug == Bug::DeliveredOnReceipt {
             mem.deliver_below(place + 1);
         }
@@ -197,8 +202,10 @@ impl Delivery {
         } else {
             world.put_envelope(other(n), inner);
         }
-        if inner.content == Content::Ack(world.nodes[n].mem.next) {
-            world.nodes[n].mem.ack_due = false;
+        let mem = &mut world.nodes[n].mem;
+        let is_old = self.amended && mem.speaks != Some(inner.key.session);
+        if inner.content == Content::Ack(mem.next) && !is_old {
+            mem.ack_due = false;
         }
     }
 }
