@@ -28,8 +28,11 @@ impl Delivery {
             steps.push(Step::Ping(n));
         }
         let may_leave = |place: &u8| {
-            self.leaving(world, n).cipher(*place).is_some()
-                && (self.bug != Bug::EncryptAgain || !self.has_left(world, n, *place))
+            let key = self.leaving(world, n).cipher(*place);
+            // One that was replaced while it left would have its receipt noted for the new one.
+            let is_current = !self.amended || key == mem.cipher(*place);
+            let is_fresh = self.bug != Bug::EncryptAgain || !self.has_left(world, n, *place);
+            key.is_some() && is_current && is_fresh
         };
         steps.extend(self.to_write(world, n).filter(may_leave).map(|p| Step::Write(n, p)));
         steps.extend(self.to_leave(world, n).filter(may_leave).map(|p| Step::Leave(n, p)));
@@ -169,9 +172,7 @@ impl Delivery {
         world.put_envelope(other(n), inner);
         let instance = world.instance;
         let mem = &mut world.nodes[n].mem;
-        if !self.amended || mem.cipher(place) == Some(inner.key) {
-            mem.parked[usize::from(place - 1)] = Some(instance);
-        }
+        mem.parked[usize::from(place - 1)] = Some(instance);
         if self.bug == Bug::DeliveredOnReceipt {
             mem.deliver_below(place + 1);
         }
