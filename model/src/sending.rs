@@ -34,8 +34,8 @@ impl Delivery {
             let is_fresh = self.bug != Bug::EncryptAgain || !self.has_left(world, n, *place);
             key.is_some() && is_current && is_fresh
         };
-        steps.extend(self.to_write(world, n).filter(may_leave).map(|p| Step::Write(n, p)));
-        steps.extend(self.to_leave(world, n).filter(may_leave).map(|p| Step::Leave(n, p)));
+        steps.extend(self.next_to_write(world, n).filter(may_leave).map(|p| Step::Write(n, p)));
+        steps.extend(self.next_to_leave(world, n).filter(may_leave).map(|p| Step::Leave(n, p)));
         // Once it is on disk, and nothing newer is about to be.
         let on_disk = node.disk.ack_due && node.disk.next == mem.next;
         if mem.ack_due && (on_disk || self.bug == Bug::AckBeforeCommit) {
@@ -65,14 +65,14 @@ impl Delivery {
     }
 
     /// The next place for the connection.
-    fn to_write(&self, world: &World, n: Side) -> std::option::IntoIter<u8> {
+    fn next_to_write(&self, world: &World, n: Side) -> Option<u8> {
         let node = &world.nodes[n];
         let place = node.mem.first.max(node.written + 1);
-        (world.connected && place <= node.mem.accepted).then_some(place).into_iter()
+        (world.connected && place <= node.mem.accepted).then_some(place)
     }
 
     /// The next place for the peer: in order, the first that does not wait there.
-    fn to_leave(&self, world: &World, n: Side) -> std::option::IntoIter<u8> {
+    fn next_to_leave(&self, world: &World, n: Side) -> Option<u8> {
         let mem = &world.nodes[n].mem;
         let waits = |place: u8| match mem.parked[usize::from(place - 1)] {
             None => false,
@@ -80,11 +80,11 @@ impl Delivery {
         };
         let ready = self.bounds.peer && world.is_registered(other(n));
         let place = mem.outbox().find(|place| !waits(*place));
-        place.filter(|_| ready).into_iter()
+        place.filter(|_| ready)
     }
 
     fn is_due(&self, world: &World, n: Side, place: u8) -> bool {
-        self.to_write(world, n).chain(self.to_leave(world, n)).any(|p| p == place)
+        [self.next_to_write(world, n), self.next_to_leave(world, n)].contains(&Some(place))
     }
 
     /// Whether the ciphertext of a place has left before.

@@ -33,7 +33,7 @@ pub fn large() -> Vec<(&'static str, Bounds)> {
     vec![
         ("3 messages, both paths", Bounds::new(3)),
         ("1 message, both paths, 2 faults", Bounds::new(1).with(2, ALL)),
-        ("2 messages, both paths", Bounds::new(2).with(1, ALL)),
+        ("2 messages, both paths, 1 fault", Bounds::new(2).with(1, ALL)),
         ("2 messages, peer, 2 faults", Bounds::new(2).by_peer().with(2, ALL)),
         ("3 messages and a ping, peer", Bounds::new(3).pinging([1, 0]).by_peer().with(1, ALL)),
         ("3 messages and 2 pings, connection", link_with_pings()),
