@@ -1,5 +1,7 @@
 //! How large a world is.
 
+use std::fmt;
+
 /// What can go wrong. Each costs one of [`Bounds::faults`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Faults {
@@ -54,6 +56,8 @@ pub struct Bounds {
     pub waits: u8,
     /// Skipped keys that a session keeps.
     pub skipped: u32,
+    /// Whether steps are taken in every order also where it makes no difference.
+    pub every_order: bool,
 }
 
 impl Bounds {
@@ -69,6 +73,7 @@ impl Bounds {
             faults: 0,
             waits: 0,
             skipped: 1,
+            every_order: false,
         }
     }
 
@@ -106,5 +111,38 @@ impl Bounds {
     #[must_use]
     pub const fn telling(self) -> Self {
         Self { tell: true, ..self }
+    }
+
+    /// The same in every order, also where it makes no difference.
+    #[must_use]
+    pub const fn in_every_order(self) -> Self {
+        Self { every_order: true, ..self }
+    }
+}
+
+impl fmt::Display for Faults {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let kinds = [
+            (self.crash, "crash"),
+            (self.restart, "restart"),
+            (self.expire, "lost envelope"),
+            (self.cut, "cut"),
+            (self.replay, "replay"),
+            (self.lose_keys, "lost keys"),
+        ];
+        let names: Vec<_> = kinds.into_iter().filter(|k| k.0).map(|k| k.1).collect();
+        write!(f, "{}", names.join(", "))
+    }
+}
+
+impl fmt::Display for Bounds {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { messages, pings, faults, kinds, waits, skipped, .. } = self;
+        write!(
+            f,
+            "messages {} and {}, pings {} and {}",
+            messages[0], messages[1], pings[0], pings[1]
+        )?;
+        write!(f, "; {faults} faults of [{kinds}], {waits} pauses, {skipped} skipped keys")
     }
 }

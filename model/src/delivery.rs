@@ -48,6 +48,7 @@ impl Delivery {
     /// What can happen next if nothing goes wrong any more.
     pub fn steps(&self, world: &World, steps: &mut Vec<Step>) {
         if world.faults == 0
+            && !self.bounds.every_order
             && let Some(step) = self.certain(world)
         {
             steps.push(step);

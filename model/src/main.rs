@@ -35,7 +35,7 @@ fn main() -> io::Result<ExitCode> {
     let mut out = io::stdout().lock();
     if let Some(bug) = args.bug {
         let (model, property) = planted(bug);
-        writeln!(out, "{bug:?}, which breaks \"{property}\"\n{:?}", model.bounds)?;
+        writeln!(out, "{bug:?}, which breaks \"{property}\"\n  {}", model.bounds)?;
         tell(&check(model, Search::Until(property), args.threads), Some(property), &mut out)?;
         return Ok(ExitCode::SUCCESS);
     }
@@ -48,7 +48,7 @@ fn main() -> io::Result<ExitCode> {
         if !name.contains(&args.world) {
             continue;
         }
-        writeln!(out, "{name}\n{bounds:?}")?;
+        writeln!(out, "{name}\n  {bounds}")?;
         out.flush()?;
         let model = Delivery { amended: args.amended, ..Delivery::new(bounds) };
         let report = check(model, Search::All, args.threads);

@@ -20,8 +20,10 @@ pub fn small() -> Vec<(&'static str, Bounds)> {
     vec![
         ("1 message, both paths", Bounds::new(1).with(1, ALL)),
         ("2 messages, both paths", Bounds::new(2)),
+        ("1 message, both paths, every order", Bounds::new(1).with(1, ALL).in_every_order()),
         ("1 message, both paths, told", Bounds::new(1).telling().with(1, ALL)),
         ("1 message, peer, 2 faults", Bounds::new(1).by_peer().with(2, ALL)),
+        ("3 messages, peer", Bounds::new(3).by_peer().with(1, ALL)),
         ("2 messages and a ping, peer", Bounds::new(2).pinging([1, 0]).by_peer().with(1, ALL)),
         ("3 messages, connection, 3 faults", Bounds::new(3).by_link().with(3, ON_LINK)),
         ("1 message each way, peer", Bounds::new(1).both([1, 1]).by_peer().with(1, ALL)),
@@ -37,6 +39,7 @@ pub fn large() -> Vec<(&'static str, Bounds)> {
         ("2 messages, peer, 2 faults", Bounds::new(2).by_peer().with(2, ALL)),
         ("3 messages and a ping, peer", Bounds::new(3).pinging([1, 0]).by_peer().with(1, ALL)),
         ("3 messages and 2 pings, connection", link_with_pings()),
+        ("3 messages, peer, 2 faults", Bounds::new(3).by_peer().with(2, KEYS_KEPT)),
         (
             "2 messages one way, 1 the other, peer",
             Bounds::new(2).both([2, 1]).by_peer().with(1, ALL),

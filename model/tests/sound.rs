@@ -31,13 +31,13 @@ fn only_a_lost_envelope_needs_a_receipt_to_run_out() {
     let one = Bounds::new(1);
     for bounds in [one, Bounds::new(2).by_peer(), one.both([1, 1]).by_peer()] {
         let bounds = Bounds { waits: 0, ..bounds.with(1, others) };
-        assert_eq!(names(&check(Delivery::new(bounds), Search::All, 1)), [""; 0], "{bounds:?}");
+        assert_eq!(names(&check(Delivery::new(bounds), Search::All, 1)), [""; 0], "{bounds}");
         let lost = Bounds { waits: 0, ..bounds.with(1, KEYS_KEPT) };
         let broken = names(&check(Delivery::new(lost), Search::Shortest, 1));
-        assert!(broken.contains(&properties::ALL_ENDS_WELL), "{lost:?}");
+        assert!(broken.contains(&properties::ALL_ENDS_WELL), "{lost}");
         // One pause for one lost envelope.
         let patient = Bounds { waits: 1, ..lost };
-        assert_eq!(names(&check(Delivery::new(patient), Search::All, 1)), [""; 0], "{patient:?}");
+        assert_eq!(names(&check(Delivery::new(patient), Search::All, 1)), [""; 0], "{patient}");
     }
 }
 
@@ -53,5 +53,18 @@ fn lost_keys_need_a_receipt_to_run_out() {
         assert_eq!(broken, [properties::ALL_ENDS_WELL]);
         let amended = Delivery::new(bounds).amended();
         assert_eq!(names(&check(amended, Search::All, 1)), [""; 0]);
+    }
+}
+
+/// While a drop is on its way, a resend can make another ciphertext take its place. The receipt
+/// then says that the new one waits at the peer, where it does not.
+#[test]
+fn lost_keys_and_a_late_receipt() {
+    let lost = Bounds::new(1).by_peer().with(1, LOSE_KEYS).in_every_order();
+    for (waits, is_amended, is_well) in [(2, false, true), (0, false, false), (0, true, true)] {
+        let model = Delivery::new(Bounds { waits, ..lost });
+        let model = Delivery { amended: is_amended, ..model };
+        let broken = names(&check(model, Search::All, 1));
+        assert_eq!(broken.is_empty(), is_well, "{waits}, {is_amended}: {broken:?}");
     }
 }
