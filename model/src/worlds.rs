@@ -44,6 +44,8 @@ pub fn large() -> Vec<(&'static str, Bounds)> {
             "2 messages one way, 1 the other, peer",
             Bounds::new(2).both([2, 1]).by_peer().with(1, ALL),
         ),
+        ("1 message each way, both paths", Bounds::new(1).both([1, 1])),
+        ("1 message each way, both paths, 1 fault", Bounds::new(1).both([1, 1]).with(1, ALL)),
         ("1 message each way, peer, 2 faults", two_way_twice()),
     ]
 }

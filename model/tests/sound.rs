@@ -46,9 +46,9 @@ fn only_a_lost_envelope_needs_a_receipt_to_run_out() {
 /// has to.
 #[test]
 fn lost_keys_need_a_receipt_to_run_out() {
-    for messages in [[1, 0], [1, 1]] {
-        let lost = Bounds::new(1).both(messages).by_peer().with(1, LOSE_KEYS);
-        let bounds = Bounds { waits: 0, ..lost };
+    let one = Bounds::new(1);
+    for bounds in [one, one.both([1, 1]), Bounds::new(2).pinging([1, 0])] {
+        let bounds = Bounds { waits: 0, ..bounds.by_peer().with(1, LOSE_KEYS) };
         let broken = names(&check(Delivery::new(bounds), Search::All, 1));
         assert_eq!(broken, [properties::ALL_ENDS_WELL]);
         let amended = Delivery::new(bounds).amended();
