@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use clap::Parser;
 use halloo_model::bug::Bug;
 use halloo_model::delivery::Delivery;
-use halloo_model::report::{Finding, Report, Search, check};
+use halloo_model::report::{Finding, Report, Search, check, check_within};
 use halloo_model::worlds::{large, planted, small};
 
 /// Checks the model of delivery, and shows what planted faults do.
@@ -25,6 +25,9 @@ struct Args {
     /// Checks the protocol with the rules that the model proposes.
     #[arg(long)]
     amended: bool,
+    /// Breaks off the search of each world after so many steps between states.
+    #[arg(long)]
+    steps: Option<usize>,
     /// Threads to search with; they make the shortest way only nearly so.
     #[arg(long, default_value_t = 1)]
     threads: usize,
@@ -51,7 +54,7 @@ fn main() -> io::Result<ExitCode> {
         writeln!(out, "{name}\n  {bounds}")?;
         out.flush()?;
         let model = Delivery { amended: args.amended, ..Delivery::new(bounds) };
-        let report = check(model, Search::All, args.threads);
+        let report = check_within(model, Search::All, args.threads, args.steps);
         tell(&report, None, &mut out)?;
         well &= report.broken().next().is_none();
     }
@@ -60,9 +63,12 @@ fn main() -> io::Result<ExitCode> {
 
 /// Writes what was found; the steps to the harm of `shown` only, if one is named.
 fn tell(report: &Report, shown: Option<&str>, out: &mut impl io::Write) -> io::Result<()> {
-    let Report { states, steps, depth, took, findings } = report;
+    let Report { states, steps, depth, took, broken_off, findings } = report;
     let took = took.as_secs_f64();
     writeln!(out, "  {states} states, {steps} steps between them, depth {depth}, {took:.1} s")?;
+    if *broken_off {
+        writeln!(out, "  broken off: there are more states")?;
+    }
     for (name, finding) in findings {
         match finding {
             Finding::Holds => writeln!(out, "  holds      {name}")?,

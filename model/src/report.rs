@@ -44,6 +44,8 @@ pub struct Report {
     pub depth: usize,
     /// How long it took.
     pub took: Duration,
+    /// Whether the search was broken off: then there are states that nobody has looked at.
+    pub broken_off: bool,
     /// Each property, with what is known about it.
     pub findings: Vec<(&'static str, Finding)>,
 }
@@ -65,9 +67,23 @@ impl Report {
 
 /// Checks every property in every state of a world.
 pub fn check(model: Delivery, search: Search, threads: usize) -> Report {
+    check_within(model, search, threads, None)
+}
+
+/// Checks every property in the states of a world that so many steps reach, if
+/// there is a limit.
+pub fn check_within(
+    model: Delivery,
+    search: Search,
+    threads: usize,
+    limit: Option<usize>,
+) -> Report {
     let begun = Instant::now();
-    let checker = model.checker().threads(threads);
-    match search {
+    let mut checker = model.checker().threads(threads);
+    if let Some(limit) = limit {
+        checker = checker.target_state_count(limit);
+    }
+    let mut report = match search {
         Search::All => report(&checker.spawn_dfs().join(), begun),
         Search::Shortest => {
             let checker = checker.finish_when(HasDiscoveries::AnyFailures);
@@ -77,7 +93,9 @@ pub fn check(model: Delivery, search: Search, threads: usize) -> Report {
             let wanted = HasDiscoveries::AnyOf([property].into());
             report(&checker.finish_when(wanted).spawn_bfs().join(), begun)
         }
-    }
+    };
+    report.broken_off = limit.is_some_and(|limit| report.steps >= limit);
+    report
 }
 
 fn report(checker: &impl Checker<Delivery>, begun: Instant) -> Report {
@@ -97,6 +115,7 @@ fn report(checker: &impl Checker<Delivery>, begun: Instant) -> Report {
         steps: checker.state_count(),
         depth: checker.max_depth(),
         took,
+        broken_off: false,
         findings: properties::all().into_iter().map(finding).collect(),
     }
 }
