@@ -11,8 +11,6 @@ pub const KEYS_KEPT: Faults = Faults { lose_keys: false, ..ALL };
 /// Nothing that needs a peer.
 const ON_LINK: Faults = Faults { crash: true, cut: true, ..Faults::NONE };
 const CRASH: Faults = Faults { crash: true, ..Faults::NONE };
-/// Somebody dies.
-const DIES: Faults = Faults { crash: true, restart: true, ..Faults::NONE };
 const RESTART: Faults = Faults { restart: true, ..Faults::NONE };
 /// Lost keys only.
 pub const LOSE_KEYS: Faults = Faults { lose_keys: true, ..Faults::NONE };
@@ -41,23 +39,16 @@ pub fn large() -> Vec<(&'static str, Bounds)> {
         ("2 messages, peer, 2 faults", Bounds::new(2).by_peer().with(2, ALL)),
         ("3 messages and a ping, peer", Bounds::new(3).pinging([1, 0]).by_peer().with(1, ALL)),
         ("3 messages and 2 pings, connection", link_with_pings()),
-        ("3 messages, peer, 2 faults", Bounds::new(3).by_peer().with(2, DIES)),
         (
             "2 messages one way, 1 the other, peer",
             Bounds::new(2).both([2, 1]).by_peer().with(1, ALL),
         ),
         ("1 message each way, both paths", Bounds::new(1).both([1, 1])),
-        ("1 message each way, both paths, 1 fault", Bounds::new(1).both([1, 1]).with(1, DIES)),
-        ("1 message each way, peer, 2 faults", two_way_twice()),
     ]
 }
 
 const fn link_with_pings() -> Bounds {
     Bounds::new(3).pinging([2, 0]).by_link().with(3, ON_LINK)
-}
-
-const fn two_way_twice() -> Bounds {
-    Bounds::new(1).both([1, 1]).by_peer().with(2, DIES)
 }
 
 /// A small world in which a planted fault does harm, and the property that it breaks first.
