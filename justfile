@@ -26,6 +26,10 @@ lab runs="3":
 sim runs="1000" seed="1":
     cargo run --release -p halloo-sim -- --runs {{ runs }} --seed {{ seed }}
 
+# every order of steps and faults of the delivery of messages, in worlds of all sizes
+model *args:
+    cargo run --release -p halloo-model -- {{ args }}
+
 # formats the code
 fmt:
     cargo fmt --all
