@@ -225,6 +225,27 @@ fn a_store_that_the_key_file_does_not_fit_is_kept() {
     assert!(locked.join(LOCKED_STORE).exists() && plain.join(PLAIN_STORE).exists());
 }
 
+#[tokio::test]
+async fn a_builder_opens_it_and_does_not_show_the_passphrase() {
+    let folder = tempfile::tempdir().unwrap();
+    let builder = || crate::Node::builder().home(folder.path());
+    let with = builder().passphrase("correct horse");
+    assert!(!format!("{with:?}").contains("correct horse"));
+    // The one before gives the home up when its store is closed, which nobody waits for.
+    let refused = async |builder: crate::Builder| loop {
+        match builder.clone().start().await {
+            Err(StartError::AlreadyRunning { .. }) => tokio::task::yield_now().await,
+            result => return result.err(),
+        }
+    };
+    // Without a peer it does not run; by then the home is made.
+    assert!(matches!(refused(with).await, Some(StartError::NoPeer)));
+    assert!(Home::is_locked(folder.path()));
+    assert!(matches!(refused(builder()).await, Some(StartError::Locked { .. })));
+    let wrong = builder().passphrase("correct hoarse");
+    assert!(matches!(refused(wrong).await, Some(StartError::WrongPassphrase { .. })));
+}
+
 /// The store that the first version wrote, in a home of today.
 #[test]
 fn a_released_store_can_be_locked() {
