@@ -58,6 +58,15 @@ pub(crate) struct Global {
     /// The home directory: keys, contacts and messages [default: $XDG_DATA_HOME/halloo]
     #[arg(long, global = true, env = "HALLOO_HOME", value_name = "DIR", hide_env_values = true)]
     pub(crate) home: Option<PathBuf>,
+    /// Read the passphrase of a locked home from the first line of a file instead of the terminal
+    #[arg(
+        long,
+        global = true,
+        env = "HALLOO_PASSPHRASE_FILE",
+        value_name = "FILE",
+        hide_env_values = true
+    )]
+    pub(crate) passphrase_file: Option<PathBuf>,
     /// Print JSON, one object a line, with schema 1; errors too, on standard error
     #[arg(long, global = true)]
     pub(crate) json: bool,
@@ -99,6 +108,8 @@ pub(crate) enum Command {
     Init(InitArgs),
     /// Print the own address, also as a QR code
     Id(IdArgs),
+    /// Lock the home with a passphrase, change it, or remove it
+    Passphrase(PassphraseArgs),
     /// Ask somebody to become a contact
     Add(AddArgs),
     /// List contacts
@@ -147,6 +158,41 @@ pub(crate) struct InitArgs {
     /// The name that you give yourself when you ask others
     #[arg(long)]
     pub(crate) name: Option<String>,
+    /// Lock the new home: ask for a passphrase that opens it from then on
+    #[arg(long)]
+    pub(crate) passphrase: bool,
+}
+
+/// `passphrase`.
+#[derive(Debug, Args)]
+pub(crate) struct PassphraseArgs {
+    #[command(subcommand)]
+    pub(crate) change: PassphraseChange,
+}
+
+/// What happens to the passphrase.
+#[derive(Debug, Subcommand)]
+pub(crate) enum PassphraseChange {
+    /// Encrypt the home: keys, contacts and messages
+    Set {
+        #[command(flatten)]
+        new: NewPassphrase,
+    },
+    /// Have another passphrase open the home
+    Change {
+        #[command(flatten)]
+        new: NewPassphrase,
+    },
+    /// Decrypt the home: whoever can read its files has what is in them
+    Remove,
+}
+
+/// Where a new passphrase comes from.
+#[derive(Debug, Args)]
+pub(crate) struct NewPassphrase {
+    /// Read the new passphrase from the first line of a file instead of the terminal
+    #[arg(long = "new-passphrase-file", value_name = "FILE")]
+    pub(crate) file: Option<PathBuf>,
 }
 
 /// `id`.

@@ -34,6 +34,8 @@ impl Line {
 pub(crate) enum Fact {
     /// Who we are, and where.
     Identity(Identity),
+    /// Whether it takes a passphrase to open the home.
+    Home { locked: bool },
     /// The node runs.
     Ready(Ready),
     /// Registered with the peer.

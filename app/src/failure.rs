@@ -138,6 +138,17 @@ const CODES: &[(&str, Exit, &str)] = &[
     // Starting a node, and its store.
     ("no-home", Exit::Config, "name a directory with --home"),
     ("no-peer", Exit::Config, "halloo init --peer HOST"),
+    (
+        "home-locked",
+        Exit::Locked,
+        "type the passphrase at a terminal, or give --passphrase-file FILE",
+    ),
+    ("wrong-passphrase", Exit::Locked, "try again; without the passphrase nothing opens the home"),
+    ("home-not-locked", Exit::Config, "halloo passphrase set, or leave --passphrase-file out"),
+    ("home-is-locked", Exit::Conflict, "halloo passphrase change"),
+    ("empty-passphrase", Exit::Usage, "choose a passphrase: several words that nobody guesses"),
+    ("passphrases-differ", Exit::Usage, "repeat the command"),
+    ("passphrase-file", Exit::Usage, "give a file whose first line is the passphrase"),
     ("already-running", Exit::Conflict, "use the node that runs, or stop it first"),
     ("home-file", Exit::Config, "make the home directory usable, or name another with --home"),
     ("key-file", Exit::Config, "restore the home directory from a backup"),

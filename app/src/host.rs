@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use halloo::error::StartError;
-use halloo::{DirectPolicy, Home, Node};
+use halloo::{DirectPolicy, Home, HomeKey, Node};
 use tokio::sync::Semaphore;
 use tokio::task::{JoinHandle, JoinSet};
 
@@ -17,6 +17,7 @@ use crate::control::socket_path;
 use crate::fact::HostKind;
 use crate::failure::Failure;
 use crate::operate::Operator;
+use crate::passphrase::Passphrase;
 use crate::perf;
 use crate::session::Session;
 
@@ -32,6 +33,8 @@ const GOOD_BYE: Duration = Duration::from_secs(5);
 pub(crate) struct Options {
     /// The home directory.
     pub(crate) home: PathBuf,
+    /// Where its passphrase comes from, if it is locked.
+    pub(crate) passphrase: Passphrase,
     /// The UDP address to use.
     pub(crate) udp: Option<SocketAddr>,
     /// Who may have a direct path, from here on.
@@ -60,7 +63,8 @@ impl Open {
 /// `already-running` when a node runs there that `kind` does not share; whatever starting one can
 /// fail with.
 pub(crate) async fn open(options: &Options, kind: HostKind) -> Result<Open, Failure> {
-    let give_up = Instant::now() + PATIENCE;
+    let mut give_up = Instant::now() + PATIENCE;
+    let mut key = None;
     loop {
         if let Some(client) = ControlClient::connect(socket_path(&options.home)).await? {
             match attach(client, kind).await {
@@ -69,7 +73,16 @@ pub(crate) async fn open(options: &Options, kind: HostKind) -> Result<Open, Fail
                 result => return result.map(|session| Open { session, host: None }),
             }
         }
-        match start(options).await {
+        // Asked for once, and only when no node runs that has the home open.
+        let key = match &key {
+            Some(key) => key,
+            None => {
+                let asked = options.passphrase.for_home(&options.home).await?;
+                give_up = Instant::now() + PATIENCE;
+                key.insert(asked)
+            }
+        };
+        match start(options, key.clone()).await {
             // A command that has no control socket, or that has not opened it yet.
             Err(StartError::AlreadyRunning { .. }) if Instant::now() < give_up => {
                 tokio::time::sleep(LOOK_AGAIN).await;
@@ -100,13 +113,26 @@ pub(crate) enum Access {
 /// # Errors
 /// `already-running` when a command without control socket keeps it; whatever opening it can fail
 /// with.
-pub(crate) async fn access(home: &Path) -> Result<Access, Failure> {
+pub(crate) async fn access(home: &Path, passphrase: &Passphrase) -> Result<Access, Failure> {
+    if let Some(client) = ControlClient::connect(socket_path(home)).await? {
+        return Ok(Access::Running(client));
+    }
+    let key = passphrase.for_home(home).await?;
+    access_with(home, key.as_ref()).await
+}
+
+/// The same with what opens the home; `None` opens one that is not locked.
+pub(crate) async fn access_with(home: &Path, key: Option<&HomeKey>) -> Result<Access, Failure> {
     let give_up = Instant::now() + PATIENCE;
     loop {
         if let Some(client) = ControlClient::connect(socket_path(home)).await? {
             return Ok(Access::Running(client));
         }
-        match Home::open(home) {
+        let opened = match key {
+            Some(key) => Home::unlock(home, key),
+            None => Home::open(home),
+        };
+        match opened {
             Err(StartError::AlreadyRunning { .. }) if Instant::now() < give_up => {
                 tokio::time::sleep(LOOK_AGAIN).await;
             }
@@ -140,8 +166,11 @@ pub(crate) fn already_running(by: HostKind, pid: Option<u32>) -> Failure {
     Failure::new("already-running", format!("a node runs on this home already: {by}{pid}"))
 }
 
-async fn start(options: &Options) -> Result<Node, StartError> {
+async fn start(options: &Options, key: Option<HomeKey>) -> Result<Node, StartError> {
     let mut node = Node::builder().home(&options.home);
+    if let Some(key) = key {
+        node = node.key(key);
+    }
     if let Some(udp) = options.udp {
         node = node.listen(udp);
     }

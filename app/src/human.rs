@@ -14,6 +14,12 @@ pub(crate) const KEYS_REFUSED: &str = "keys-refused";
 pub(crate) fn fact(fact: &Fact, p: Palette) -> Option<String> {
     Some(match fact {
         Fact::Identity(identity) => identity.address.clone(),
+        Fact::Home { locked: true } => {
+            format!("{} the home is locked: keys, contacts and messages", p.green("✓"))
+        }
+        Fact::Home { locked: false } => {
+            p.yellow("· the home is not locked: whoever can read its files has what is in them")
+        }
         // Said on standard error, by the alarm and by the commands themselves.
         Fact::Ready(_) | Fact::PeerKeyChanged { .. } | Fact::Progress(_) => return None,
         Fact::Online { peer } => p.dim(&format!("· online at {}", line(peer))),

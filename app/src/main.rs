@@ -25,6 +25,7 @@ mod human;
 mod input;
 mod operate;
 mod output;
+mod passphrase;
 mod perf;
 mod session;
 mod signals;

@@ -2,8 +2,8 @@
 
 use crate::safety::{Attempts, SafetyState, TypedCode};
 use crate::{
-    Address, ContactCard, Continuity, Identity, Move, Passport, PeerAddress, PeerKey, SafetyNumber,
-    peer_fingerprint_of_cert, verify_device_chain,
+    Address, ContactCard, Continuity, HomeKey, Identity, LockedHome, Move, Passport, PeerAddress,
+    PeerKey, SafetyNumber, peer_fingerprint_of_cert, verify_device_chain,
 };
 
 /// Certificates: the first two bytes say where the second of a chain begins.
@@ -61,4 +61,17 @@ pub fn texts(text: &str) {
     let _ = ContactCard::from_text(text);
     let _ = Identity::from_key_file(text);
     let _ = PeerKey::from_key_file(text);
+}
+
+/// Key files of locked homes: what is read encodes to what reads the same, and what costs little is
+/// tried.
+pub fn locked_homes(text: &str) {
+    if let Ok(locked) = LockedHome::from_key_file(text) {
+        assert!(LockedHome::is_one(text));
+        assert_eq!(LockedHome::from_key_file(&locked.to_key_file()).as_ref(), Ok(&locked));
+        if locked.is_cheap() {
+            let _ = locked.unlock(&HomeKey::passphrase("correct horse"));
+            let _ = locked.unlock(&HomeKey::from_bytes([9; 32]));
+        }
+    }
 }

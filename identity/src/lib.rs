@@ -45,7 +45,7 @@
 //! [`PeerFingerprint`].
 //!
 //! Secrets are wiped when they are dropped, do not print, and leave through named doors only: the
-//! PKCS#8 of the device key for TLS, and the key file. Nothing here reads a clock or a socket; the
+//! PKCS#8 of the device key for TLS, and the key file, which a [`HomeKey`] can lock. Nothing here reads a clock or a socket; the
 //! operating system's random numbers are drawn in the functions called `generate` or `start` and in
 //! ML-DSA signing, and each of the former has a twin that takes a seed.
 //!
@@ -79,6 +79,7 @@ mod continuity;
 #[doc(hidden)]
 pub mod fuzzing;
 mod identity;
+mod locked;
 mod passport;
 mod peer_key;
 mod peers;
@@ -100,6 +101,7 @@ pub use continuity::{
 pub use halloo_wire::ids::FingerprintError;
 pub use halloo_wire::{DeviceId, Fingerprint, PeerFingerprint};
 pub use identity::{Identity, Seeds};
+pub use locked::{DataKey, HomeKey, LockedHome, PassphraseCost, UnlockError};
 pub use passport::{
     ChainError, MAX_DEVICE_CERTIFICATE, Passport, PassportError, PresentedDevice, fingerprint,
     ml_dsa_hash, verify_device_chain,

@@ -6,8 +6,8 @@ mod common;
 
 use common::{alice, bob, hex, peers};
 use halloo_identity::{
-    Address, ContactCard, Continuity, Move, PeerKey, ReachCapability, SignatureRole, fingerprint,
-    ml_dsa_hash, safety_number,
+    Address, ContactCard, Continuity, DataKey, HomeKey, LockedHome, Move, PassphraseCost, PeerKey,
+    ReachCapability, SignatureRole, fingerprint, ml_dsa_hash, safety_number,
 };
 use halloo_wire::content::SafetyStep;
 
@@ -77,6 +77,19 @@ fn certificates() {
 fn key_files() {
     assert_eq!(*PeerKey::from_seed(&[7; 32]).to_key_file(), include_str!("golden/peer-key.pem"));
     assert_eq!(*alice().to_key_file(), include_str!("golden/identity.pem"));
+}
+
+#[test]
+fn locked_homes() {
+    let data_key = DataKey::from_bytes([8; 32]);
+    for (key, golden) in [
+        (HomeKey::passphrase("correct horse"), include_str!("golden/locked-passphrase.pem")),
+        (HomeKey::from_bytes([9; 32]), include_str!("golden/locked-keychain.pem")),
+    ] {
+        let cost = PassphraseCost::RECOMMENDED;
+        let home = LockedHome::lock_with(&alice(), &data_key, &key, cost, [5; 16], [6; 24]);
+        assert_eq!(*home.unwrap().to_key_file(), golden);
+    }
 }
 
 #[test]

@@ -4,7 +4,7 @@ use std::net::{Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use halloo_identity::{Identity, PeerAddress, PeerFingerprint, PeerHost};
+use halloo_identity::{HomeKey, Identity, PeerAddress, PeerFingerprint, PeerHost};
 use halloo_transport::{Endpoint, EndpointRole};
 use tokio::sync::mpsc;
 
@@ -22,6 +22,7 @@ use crate::store::Store;
 #[must_use = "a builder does nothing until `start`"]
 pub struct Builder {
     home: Option<PathBuf>,
+    key: Option<HomeKey>,
     peer: Option<(PeerHost, Option<PeerFingerprint>)>,
     name: Option<String>,
     listen: SocketAddr,
@@ -33,6 +34,7 @@ impl Builder {
     pub(crate) fn new() -> Self {
         Self {
             home: None,
+            key: None,
             peer: None,
             name: None,
             listen: SocketAddr::from((Ipv6Addr::UNSPECIFIED, 0)),
@@ -44,6 +46,19 @@ impl Builder {
     /// The directory where everything is kept. Needed. Created when it is missing.
     pub fn home(mut self, path: impl Into<PathBuf>) -> Self {
         self.home = Some(path.into());
+        self
+    }
+
+    /// The passphrase of a locked home. A home that is created is locked with it; one that is there
+    /// and not locked is refused ([`StartError::NotLocked`]). [`Home::set_key`] locks a home.
+    pub fn passphrase(self, passphrase: impl Into<String>) -> Self {
+        self.key(HomeKey::passphrase(passphrase))
+    }
+
+    /// The same, for a program that keeps a random key in its platform's keychain
+    /// ([`HomeKey::from_bytes`]).
+    pub fn key(mut self, key: HomeKey) -> Self {
+        self.key = Some(key);
         self
     }
 
@@ -103,14 +118,15 @@ impl Builder {
 
     /// The part that waits for the disk.
     fn open(self, path: &std::path::Path) -> Result<Opened, StartError> {
-        let home = Home::open(path)?;
+        let home = Home::open_as(path, self.key.as_ref())?;
+        let data_key = home.data_key().cloned();
         let board = Arc::new(Switchboard::new());
         let (identity, accept_all) = (Arc::clone(home.identity()), self.accept_all);
         let outputs = Arc::clone(&board);
         let path = home.store_path()?;
         let identity_of_net = Arc::clone(&identity);
         let (store, thread) = Store::open(
-            Some(&path),
+            Some((&path, data_key.as_ref())),
             |cx| {
                 let mut m = Messenger::load(cx, identity, accept_all)?;
                 let peer = self.peer.as_ref().map(|(peer, key)| (peer, *key));

@@ -40,6 +40,27 @@ pub enum StartError {
         /// The home.
         home: PathBuf,
     },
+    /// The home is locked and no key was given.
+    #[error("the home {home} is locked: it takes its passphrase to open it")]
+    Locked {
+        /// The home.
+        home: PathBuf,
+    },
+    /// Another passphrase or key locked the home.
+    #[error("this is not the passphrase of the home {home}")]
+    WrongPassphrase {
+        /// The home.
+        home: PathBuf,
+    },
+    /// A key was given for a home that takes none: what was thought to be protected is not.
+    #[error("the home {home} is not locked, but a passphrase was given for it")]
+    NotLocked {
+        /// The home.
+        home: PathBuf,
+    },
+    /// A passphrase without a single character protects nothing.
+    #[error("the passphrase is empty")]
+    EmptyPassphrase,
     /// A file of the home cannot be used.
     #[error("cannot use {path}: {source}")]
     File {
@@ -69,6 +90,8 @@ pub enum StartError {
 
 code!(StartError {
     NoHome => "no-home", NoPeer => "no-peer", AlreadyRunning => "already-running",
+    Locked => "home-locked", WrongPassphrase => "wrong-passphrase", NotLocked => "home-not-locked",
+    EmptyPassphrase => "empty-passphrase",
     File => "home-file", KeyFile => "key-file", Bind => "bind",
 }, Store);
 

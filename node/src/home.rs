@@ -1,50 +1,80 @@
 //! The home directory: a key file, the store, and a lock.
 //!
 //! ```text
-//! identity.key   the passport's and the device's secrets (0600)
+//! identity.key   the passport's and the device's secrets (0600); in a locked home, sealed
 //! node.db        contacts, messages, ratchets (0600; SQLite, with -wal and -shm beside it)
-//! node.lock      locked while a node runs here
+//! locked.db      the same in a locked home, encrypted
+//! node.lock      held while a node runs here
 //! ```
+//!
+//! The key file says which of the two databases counts. So a home is locked or opened up by one
+//! rename: the other database is written as a whole first, and what no longer counts is deleted
+//! after it, at the latest when the home is opened again.
 
-use std::fs::{self, File, OpenOptions, TryLockError};
-use std::io::{self, Write};
-use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
+mod files;
+#[cfg(test)]
+mod tests;
+
+use std::fs::{self, File, TryLockError};
+use std::io;
+use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
-use halloo_identity::{Address, Identity, PeerFingerprint, PeerHost};
+use halloo_identity::{
+    Address, DataKey, HomeKey, Identity, LockedHome, PeerFingerprint, PeerHost, UnlockError,
+};
+use zeroize::Zeroizing;
 
 use crate::core::{Context, Messenger};
 use crate::error::StartError;
-use crate::store::{StoreError, read_once};
+use crate::store::{self, StoreError, read_once};
 
 const KEY_FILE: &str = "identity.key";
-const STORE_FILE: &str = "node.db";
+const PLAIN_STORE: &str = "node.db";
+const LOCKED_STORE: &str = "locked.db";
 const LOCK_FILE: &str = "node.lock";
 
-/// A home that is locked for this process.
+/// A home that belongs to this process for as long as the value lives.
 #[derive(Debug)]
 pub struct Home {
     path: PathBuf,
     identity: std::sync::Arc<Identity>,
+    /// The key of the store in a locked home.
+    data_key: Option<DataKey>,
     /// The lock lives as long as the file is open.
     _lock: File,
 }
 
 impl Home {
-    /// Opens a home and locks it. What is missing is created: the directory (0700) and an
-    /// identity. Blocks for a moment on the disk.
+    /// Opens a home that is not locked and takes it for this process. What is missing is created:
+    /// the directory (0700) and an identity. Blocks for a moment on the disk.
     ///
     /// # Errors
-    /// [`StartError::AlreadyRunning`] when another process has it, [`StartError::KeyFile`] when the
-    /// key file is damaged, [`StartError::File`] when the disk refuses.
+    /// [`StartError::Locked`] when it takes a key to open it, [`StartError::AlreadyRunning`] when
+    /// another process has it, [`StartError::KeyFile`] when the key file is damaged,
+    /// [`StartError::File`] when the disk refuses.
     pub fn open(path: &Path) -> Result<Self, StartError> {
-        let at = |p: &Path| {
-            let path = p.to_owned();
-            move |source| StartError::File { path, source }
-        };
+        Self::open_as(path, None)
+    }
+
+    /// Opens a locked home and takes it for this process. What is missing is created, and locked
+    /// from its beginning. Blocks for a moment on the disk; a passphrase takes 64 MiB and about a
+    /// tenth of a second, once.
+    ///
+    /// # Errors
+    /// [`StartError::WrongPassphrase`], [`StartError::NotLocked`] when the home takes no key,
+    /// [`StartError::EmptyPassphrase`], and those of [`Home::open`].
+    pub fn unlock(path: &Path, key: &HomeKey) -> Result<Self, StartError> {
+        Self::open_as(path, Some(key))
+    }
+
+    pub(crate) fn open_as(path: &Path, key: Option<&HomeKey>) -> Result<Self, StartError> {
+        if key.is_some_and(HomeKey::is_empty) {
+            return Err(StartError::EmptyPassphrase);
+        }
         fs::DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(at(path))?;
         let lock_path = path.join(LOCK_FILE);
-        let lock = open_private(&lock_path).map_err(at(&lock_path))?;
+        let lock = files::open_private(&lock_path).map_err(at(&lock_path))?;
         match lock.try_lock() {
             Ok(()) => {}
             Err(TryLockError::WouldBlock) => {
@@ -57,22 +87,62 @@ impl Home {
             let why = "other users of this machine can read it (chmod 600 mends that)".into();
             return Err(StartError::KeyFile { path: key_path, why });
         }
-        let identity = match fs::read_to_string(&key_path).map(zeroize::Zeroizing::new) {
-            Ok(text) => Identity::from_key_file(&text)
-                .map_err(|e| StartError::KeyFile { path: key_path, why: e.to_string() })?,
+        let (identity, data_key) = match fs::read_to_string(&key_path).map(Zeroizing::new) {
+            Ok(text) => read_key_file(path, &key_path, &text, key)?,
             Err(e) if e.kind() == io::ErrorKind::NotFound => {
-                if path.join(STORE_FILE).exists() {
+                if [PLAIN_STORE, LOCKED_STORE].iter().any(|store| path.join(store).exists()) {
                     // A new identity would make the old messages unreadable and unreachable.
                     let why = "it is missing, but the store beside it is there".into();
                     return Err(StartError::KeyFile { path: key_path, why });
                 }
                 let identity = Identity::generate();
-                write_new(&key_path, identity.to_key_file().as_bytes()).map_err(at(&key_path))?;
-                identity
+                let data_key = key.map(|_| DataKey::generate());
+                write_key_file(&key_path, &identity, data_key.as_ref().zip(key))?;
+                (identity, data_key)
             }
             Err(e) => return Err(at(&key_path)(e)),
         };
-        Ok(Self { path: path.to_owned(), identity: identity.into(), _lock: lock })
+        let home = Self { path: path.to_owned(), identity: identity.into(), data_key, _lock: lock };
+        home.tidy()?;
+        Ok(home)
+    }
+
+    /// Locks the home under another key, or opens it up for good with `None`. The first lock copies
+    /// the store into an encrypted one, under a random key that `key` then opens; another `key`
+    /// seals the same random key again and leaves the store as it is. What the old files held is
+    /// overwritten and deleted. Interrupted at any moment, the home is as it was before or as asked
+    /// for. Blocks for as long as it takes to write the store once.
+    ///
+    /// # Errors
+    /// [`StartError::EmptyPassphrase`]; [`StartError::Store`] or [`StartError::File`] when the disk
+    /// refuses.
+    pub fn set_key(&mut self, key: Option<&HomeKey>) -> Result<(), StartError> {
+        if key.is_some_and(HomeKey::is_empty) {
+            return Err(StartError::EmptyPassphrase);
+        }
+        let data_key = key.map(|_| self.data_key.clone().unwrap_or_else(DataKey::generate));
+        let (old, new) = (self.store_file(), self.path.join(store_name(data_key.as_ref())));
+        if old != new && old.exists() {
+            files::wipe_database(&new).map_err(at(&new))?;
+            let file = files::open_private(&new).map_err(at(&new))?;
+            store::copy((&old, self.data_key.as_ref()), (&new, data_key.as_ref()))?;
+            file.sync_all().and_then(|()| files::sync_folder(&new)).map_err(at(&new))?;
+        }
+        write_key_file(&self.path.join(KEY_FILE), &self.identity, data_key.as_ref().zip(key))?;
+        self.data_key = data_key;
+        self.tidy()
+    }
+
+    /// Whether this home is locked when nobody uses it.
+    pub fn has_key(&self) -> bool {
+        self.data_key.is_some()
+    }
+
+    /// Whether it takes a key to open the home at `path`. Takes it for nobody; a home that cannot
+    /// be read is not locked.
+    pub fn is_locked(path: &Path) -> bool {
+        let text = fs::read_to_string(path.join(KEY_FILE)).map(Zeroizing::new);
+        text.is_ok_and(|text| LockedHome::is_one(&text))
     }
 
     /// Whether a home has an identity. Takes no lock.
@@ -107,11 +177,40 @@ impl Home {
 
     /// The store's file, created private when it is missing.
     pub(crate) fn store_path(&self) -> Result<PathBuf, StartError> {
-        let path = self.path.join(STORE_FILE);
-        match open_private(&path) {
+        let path = self.store_file();
+        match files::open_private(&path) {
             Ok(_) => Ok(path),
             Err(source) => Err(StartError::File { path, source }),
         }
+    }
+
+    pub(crate) fn data_key(&self) -> Option<&DataKey> {
+        self.data_key.as_ref()
+    }
+
+    fn store_file(&self) -> PathBuf {
+        self.path.join(store_name(self.data_key.as_ref()))
+    }
+
+    /// Deletes what a change of the key has left behind.
+    fn tidy(&self) -> Result<(), StartError> {
+        let key_path = self.path.join(KEY_FILE);
+        let draft = files::draft(&key_path);
+        files::wipe(&draft).map_err(at(&draft))?;
+        let stores = [PLAIN_STORE, LOCKED_STORE].map(|name| self.path.join(name));
+        let ours = self.store_file();
+        for other in stores.iter().filter(|store| **store != ours) {
+            if other.exists() && !ours.exists() {
+                // Not of our making: no change ends like this.
+                let why = match self.data_key {
+                    Some(_) => "it is a locked home's, but the store beside it is not locked",
+                    None => "it is not locked, but the store beside it is",
+                };
+                return Err(StartError::KeyFile { path: key_path, why: why.into() });
+            }
+            files::wipe_database(other).map_err(at(other))?;
+        }
+        Ok(())
     }
 
     fn with_store<T>(
@@ -120,7 +219,7 @@ impl Home {
     ) -> Result<T, StartError> {
         let path = self.store_path()?;
         let identity = self.identity.clone();
-        Ok(read_once(&path, |cx| Messenger::load(cx, identity, false), work)?)
+        Ok(read_once((&path, self.data_key()), |cx| Messenger::load(cx, identity, false), work)?)
     }
 }
 
@@ -153,20 +252,55 @@ pub(crate) fn own_address(m: &Messenger, cx: &Context<'_>) -> Result<Option<Addr
     Ok(Some(Address { peer, peer_key, fingerprint: m.fingerprint() }))
 }
 
-fn open_private(path: &Path) -> io::Result<File> {
-    OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600).open(path)
+/// What a key file holds: the identity, and the key of the store when the home is locked.
+fn read_key_file(
+    home: &Path,
+    path: &Path,
+    text: &str,
+    key: Option<&HomeKey>,
+) -> Result<(Identity, Option<DataKey>), StartError> {
+    let refused = |why: String| StartError::KeyFile { path: path.to_owned(), why };
+    let home = home.to_owned();
+    match (LockedHome::is_one(text), key) {
+        (false, None) => {
+            let identity = Identity::from_key_file(text).map_err(|e| refused(e.to_string()))?;
+            Ok((identity, None))
+        }
+        (true, Some(key)) => {
+            let locked = LockedHome::from_key_file(text).map_err(|e| refused(e.to_string()))?;
+            let (identity, data_key) = locked.unlock(key).map_err(|e| match e {
+                UnlockError::WrongKey => StartError::WrongPassphrase { home },
+                other => refused(other.to_string()),
+            })?;
+            Ok((identity, Some(data_key)))
+        }
+        (true, None) => Err(StartError::Locked { home }),
+        (false, Some(_)) => Err(StartError::NotLocked { home }),
+    }
 }
 
-/// Writes a file that is there as a whole or not at all, also after a power loss.
-fn write_new(path: &Path, bytes: &[u8]) -> io::Result<()> {
-    let draft = path.with_extension("new");
-    let _ = fs::remove_file(&draft);
-    let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&draft)?;
-    file.write_all(bytes)?;
-    file.sync_all()?;
-    fs::rename(&draft, path)?;
-    match path.parent() {
-        Some(folder) => File::open(folder)?.sync_all(),
-        None => Ok(()),
+fn write_key_file(
+    path: &Path,
+    identity: &Identity,
+    lock: Option<(&DataKey, &HomeKey)>,
+) -> Result<(), StartError> {
+    let text = match lock {
+        Some((data_key, key)) => LockedHome::lock(identity, data_key, key)
+            .map_err(|e| StartError::KeyFile { path: path.to_owned(), why: e.to_string() })?
+            .to_key_file(),
+        None => identity.to_key_file(),
+    };
+    files::write_whole(path, text.as_bytes()).map_err(at(path))
+}
+
+fn store_name(data_key: Option<&DataKey>) -> &'static str {
+    match data_key {
+        Some(_) => LOCKED_STORE,
+        None => PLAIN_STORE,
     }
+}
+
+fn at(path: &Path) -> impl Fn(io::Error) -> StartError {
+    let path = path.to_owned();
+    move |source| StartError::File { path: path.clone(), source }
 }

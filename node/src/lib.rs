@@ -81,8 +81,8 @@ pub use event::{
 };
 pub use halloo_identity::safety::{TypedCode, TypedCodeError};
 pub use halloo_identity::{
-    Address, AddressError, DeviceId, Fingerprint, FingerprintError, HostError, PeerAddress,
-    PeerAddressError, PeerFingerprint, PeerHost, SafetyNumber,
+    Address, AddressError, DeviceId, Fingerprint, FingerprintError, HomeKey, HostError,
+    PeerAddress, PeerAddressError, PeerFingerprint, PeerHost, SafetyNumber,
 };
 pub use halloo_wire::MessageId;
 pub use home::Home;

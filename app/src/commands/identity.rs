@@ -23,12 +23,16 @@ pub(super) async fn init(cx: &Context, args: &InitArgs) -> Result<(), Failure> {
         (None, true) => None,
         (None, false) => Some(ask_for_peer()?),
     };
-    let home = match host::access(&cx.home).await? {
-        Access::Ours(home) => home,
-        Access::Running(client) => {
-            let running = Session::Remote(client).status().await?;
-            return Err(host::already_running(running.hosted_by, Some(running.pid)));
+    let home = match (args.passphrase, Home::exists(&cx.home)) {
+        (true, true) if !Home::is_locked(&cx.home) => {
+            let why = "the identity that is here has a home that is not locked";
+            return Err(Failure::new("home-not-locked", why));
         }
+        (true, false) => {
+            let key = cx.interruptible(cx.passphrase.choose()).await?;
+            cx.ours(host::access_with(&cx.home, Some(&key)).await?).await?
+        }
+        _ => cx.home_with(&cx.passphrase).await?,
     };
     if let (Some(peer), Some(address)) = (&peer, home.address()?)
         && peer.host != address.peer
@@ -47,7 +51,7 @@ pub(super) async fn init(cx: &Context, args: &InitArgs) -> Result<(), Failure> {
 /// Shows the own address.
 pub(super) async fn id(cx: &Context, args: &IdArgs) -> Result<(), Failure> {
     require(&cx.home)?;
-    let identity = match host::access(&cx.home).await? {
+    let identity = match cx.interruptible(host::access(&cx.home, &cx.passphrase)).await? {
         Access::Ours(home) => tell::identity(&home.address()?.ok_or_else(no_peer)?),
         Access::Running(client) => Session::Remote(client).status().await?.identity,
     };

@@ -6,6 +6,7 @@ mod doctor;
 mod generate;
 mod identity;
 mod listen;
+mod passphrase;
 mod perf;
 mod ping;
 mod send;
@@ -17,6 +18,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use halloo::Home;
 use tokio::task::JoinHandle;
 
 use crate::cli::{Command, Global, HostArgs};
@@ -24,8 +26,9 @@ use crate::control::protocol::From;
 use crate::exit::Exit;
 use crate::fact::{Fact, HostKind};
 use crate::failure::Failure;
-use crate::host::{self, Options};
+use crate::host::{self, Access, Options};
 use crate::output::Out;
+use crate::passphrase::Passphrase;
 use crate::session::Session;
 use crate::signals::{Asked, Stop};
 use crate::text::line;
@@ -44,12 +47,14 @@ pub(crate) async fn run(out: Out, global: &Global, command: Command) -> Result<(
     let cx = Context {
         out,
         home: home(global)?,
+        passphrase: Passphrase { file: global.passphrase_file.clone() },
         udp: global.udp,
         stop: Stop::catch()?,
         alarms: Alarms::new(out),
     };
     match command {
         Command::Init(args) => identity::init(&cx, &args).await,
+        Command::Passphrase(args) => passphrase::run(&cx, &args).await,
         Command::Id(args) => identity::id(&cx, &args).await,
         Command::Add(args) => contacts::add(&cx, args).await,
         Command::Contacts => contacts::list(&cx).await,
@@ -76,6 +81,7 @@ pub(crate) async fn run(out: Out, global: &Global, command: Command) -> Result<(
 struct Context {
     out: Out,
     home: PathBuf,
+    passphrase: Passphrase,
     udp: Option<SocketAddr>,
     stop: Stop,
     alarms: Alarms,
@@ -91,7 +97,12 @@ impl Context {
         body: impl AsyncFnOnce(&Session) -> Result<T, Failure>,
     ) -> Result<T, Failure> {
         identity::require(&self.home)?;
-        let options = Options { home: self.home.clone(), udp: self.udp, direct: args.direct };
+        let options = Options {
+            home: self.home.clone(),
+            passphrase: self.passphrase.clone(),
+            udp: self.udp,
+            direct: args.direct,
+        };
         let open = tokio::select! {
             open = host::open(&options, kind) => open?,
             failure = self.stop.interrupted() => return Err(failure),
@@ -113,7 +124,34 @@ impl Context {
         result
     }
 
-    /// The same for a command that needs a node for a while.
+    /// The home itself, for a command that no node may run beside.
+    async fn home_with(&self, passphrase: &Passphrase) -> Result<Home, Failure> {
+        let access = self.interruptible(host::access(&self.home, passphrase)).await?;
+        self.ours(access).await
+    }
+
+    async fn ours(&self, access: Access) -> Result<Home, Failure> {
+        match access {
+            Access::Ours(home) => Ok(home),
+            Access::Running(client) => {
+                let running = Session::Remote(client).status().await?;
+                Err(host::already_running(running.hosted_by, Some(running.pid)))
+            }
+        }
+    }
+
+    /// What may wait for a person, until it is interrupted.
+    async fn interruptible<T>(
+        &self,
+        work: impl Future<Output = Result<T, Failure>>,
+    ) -> Result<T, Failure> {
+        tokio::select! {
+            result = work => result,
+            failure = self.stop.interrupted() => Err(failure),
+        }
+    }
+
+    /// [`Context::with_session`] for a command that needs a node for a while.
     async fn with_node<T>(
         &self,
         body: impl AsyncFnOnce(&Session) -> Result<T, Failure>,

@@ -10,4 +10,5 @@ mod doctor;
 mod errors;
 mod generated;
 mod harness;
+mod passphrase;
 mod peer_key;

@@ -11,7 +11,8 @@ use std::path::Path;
 use halloo_fuzz_targets::recorded;
 use halloo_identity::safety::{Attempts, Initiator, Responder, TypedCode};
 use halloo_identity::{
-    Address, ContactCard, Continuity, Identity, Move, PeerAddress, PeerKey, Seeds, safety_number,
+    Address, ContactCard, Continuity, DataKey, HomeKey, Identity, LockedHome, Move, PassphraseCost,
+    PeerAddress, PeerKey, Seeds, safety_number,
 };
 use halloo_wire::content::SafetyStep;
 use halloo_wire::inner::Inner;
@@ -92,7 +93,19 @@ fn identity() -> BTreeMap<String, Vec<u8>> {
         peer_key: at_home.key,
         fingerprint: alice.fingerprint(),
     };
+    let locked = |key: HomeKey, cost| {
+        let data_key = DataKey::from_bytes([8; 32]);
+        let home = LockedHome::lock_with(&alice, &data_key, &key, cost, [5; 16], [6; 24]).unwrap();
+        home.to_key_file().as_bytes().to_vec()
+    };
+    let passphrase = HomeKey::passphrase("correct horse");
     let mut seeds = BTreeMap::from([
+        ("identity_locked_homes/passphrase", locked(passphrase.clone(), PassphraseCost::NOTHING)),
+        ("identity_locked_homes/recommended", locked(passphrase, PassphraseCost::RECOMMENDED)),
+        (
+            "identity_locked_homes/keychain",
+            locked(HomeKey::from_bytes([9; 32]), PassphraseCost::NOTHING),
+        ),
         ("identity_certificates/passport", passport.clone()),
         ("identity_certificates/peer", peer.cert_der().to_vec()),
         ("identity_certificates/chain", chain),

@@ -23,3 +23,10 @@ pub fn identity_texts(data: &[u8]) {
         fuzzing::texts(text);
     }
 }
+
+/// Key files of locked homes, and what is sealed in them.
+pub fn identity_locked_homes(data: &[u8]) {
+    if let Ok(text) = std::str::from_utf8(data) {
+        fuzzing::locked_homes(text);
+    }
+}

@@ -55,6 +55,7 @@ targets! {
     identity_statements
     identity_safety_states
     identity_texts
+    identity_locked_homes
     nat_probe
     nat_agent
     e2ee_envelope

@@ -7,6 +7,7 @@
 
 mod contacts;
 mod db;
+mod file;
 mod messages;
 mod schema;
 #[cfg(test)]
@@ -17,6 +18,7 @@ use std::path::PathBuf;
 
 pub(crate) use contacts::{ContactRow, SafetyRow};
 pub(crate) use db::Db;
+pub(crate) use file::copy;
 pub(crate) use messages::{MAX_PARKED_S, NewHistory, Outgoing, Unacked};
 pub(crate) use thread::{Store, StoreThread, read_once};
 #[cfg(test)]

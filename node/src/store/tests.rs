@@ -12,7 +12,7 @@ use crate::core::Messenger;
 
 fn open(path: &std::path::Path, identity: &Arc<Identity>) -> Result<Store, StoreError> {
     let identity = Arc::clone(identity);
-    Store::open(Some(path), |cx| Messenger::load(cx, identity, false), Arc::new(|_| {}), ())
+    Store::open(Some((path, None)), |cx| Messenger::load(cx, identity, false), Arc::new(|_| {}), ())
         .map(|(store, _thread)| store)
 }
 
@@ -24,7 +24,7 @@ fn a_new_file_is_ours_and_opens_again() {
     for _ in 0..2 {
         let identity = Arc::clone(&identity);
         let (store, thread) = Store::open(
-            Some(&path),
+            Some((&path, None)),
             |cx| Messenger::load(cx, identity, false),
             Arc::new(|_| {}),
             (),
@@ -40,9 +40,13 @@ fn another_identity_is_refused() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("node.db");
     let identity = Arc::new(Identity::generate());
-    let (store, thread) =
-        Store::open(Some(&path), |cx| Messenger::load(cx, identity, false), Arc::new(|_| {}), ())
-            .unwrap();
+    let (store, thread) = Store::open(
+        Some((&path, None)),
+        |cx| Messenger::load(cx, identity, false),
+        Arc::new(|_| {}),
+        (),
+    )
+    .unwrap();
     drop(store);
     thread.join();
     let other = Arc::new(Identity::generate());

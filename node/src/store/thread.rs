@@ -1,6 +1,5 @@
 //! The thread that owns the database.
 
-use std::path::Path;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 
@@ -9,6 +8,7 @@ use rusqlite::Connection;
 use tokio::sync::{mpsc, oneshot};
 
 use super::db::Db;
+use super::file::{self, Keyed};
 use super::{StoreError, schema};
 use crate::clock;
 use crate::core::{Context, Messenger, Output};
@@ -70,7 +70,7 @@ impl StoreThread {
 }
 
 impl Store {
-    /// Opens the database at `path` (`None` keeps it in memory) and starts its thread.
+    /// Opens the database at `file` (`None` keeps it in memory) and starts its thread.
     ///
     /// `messenger` builds the core from what the database holds; `outputs` is called with what
     /// happened after each commit and must not block. `lock` is dropped when the database is
@@ -79,13 +79,13 @@ impl Store {
     /// # Errors
     /// [`StoreError`] when the file cannot be used.
     pub(crate) fn open(
-        path: Option<&Path>,
+        file: Option<Keyed<'_>>,
         messenger: impl FnOnce(&mut Context<'_>) -> Result<Messenger, StoreError>,
         outputs: Arc<dyn Fn(Output) + Send + Sync>,
         lock: impl Send + 'static,
     ) -> Result<(Self, StoreThread), StoreError> {
-        let connection = match path {
-            Some(path) => Connection::open(path)?,
+        let connection = match file {
+            Some(file) => file::open(file)?,
             None => Connection::open_in_memory()?,
         };
         schema::prepare(&connection)?;
@@ -259,16 +259,16 @@ pub(crate) fn run_batch(
     committed
 }
 
-/// Opens the database at `path`, does one thing in a transaction, and closes it. Blocks.
+/// Opens the database at `file`, does one thing in a transaction, and closes it. Blocks.
 ///
 /// # Errors
 /// [`StoreError`] when the file cannot be used or the work failed, which then changed nothing.
 pub(crate) fn read_once<T>(
-    path: &Path,
+    file: Keyed<'_>,
     messenger: impl FnOnce(&mut Context<'_>) -> Result<Messenger, StoreError>,
     work: impl FnOnce(&mut Messenger, &mut Context<'_>) -> Result<T, StoreError>,
 ) -> Result<T, StoreError> {
-    let connection = Connection::open(path)?;
+    let connection = file::open(file)?;
     schema::prepare(&connection)?;
     // Dropped without a commit, the transaction is rolled back.
     let transaction = connection.unchecked_transaction()?;
