@@ -150,7 +150,7 @@ impl Messenger {
             row.name = self.free_name(cx, name)?;
         }
         row.state = ContactState::Accepted;
-        row.ack_due = true;
+        row.ack_due += 1;
         cx.db.put_contact(&row)?;
         let profile = self.profile(cx, &row, "")?;
         let seq = cx.db.take_seq(fp)?;
@@ -172,7 +172,7 @@ impl Messenger {
             return Ok(());
         }
         row.state = ContactState::Blocked;
-        row.ack_due = false;
+        row.ack_due = 0;
         cx.db.put_contact(&row)?;
         self.held.remove(fp);
         self.end_safety(cx, fp)?;
@@ -334,7 +334,7 @@ impl Messenger {
             ContactState::Requested => {
                 // The two requests crossed: each has the other's profile, nothing is left to ask.
                 row.state = ContactState::Accepted;
-                row.ack_due = true;
+                row.ack_due += 1;
                 cx.db.put_contact(&row)?;
                 cx.emit(EventKind::Accepted { contact: fp })?;
                 cx.outputs.push(Output::GrantsChanged);
@@ -342,7 +342,7 @@ impl Messenger {
             }
             ContactState::Accepted => {
                 // They begin again, with a new device or an emptied home: so do we.
-                row.ack_due = true;
+                row.ack_due += 1;
                 let profile = self.profile(cx, &row, "")?.encode();
                 self.begin_stream(cx, &mut row, (Kind::Accept, &profile))?;
                 cx.outputs.push(Output::GrantsChanged);
@@ -468,7 +468,7 @@ fn new_contact(cx: &Context<'_>, fp: Fingerprint, state: ContactState, name: Str
         bundle: None,
         bundle_seq: 0,
         bundle_at: 0,
-        ack_due: false,
+        ack_due: 0,
         resend_at: 0,
         added: cx.now.0,
     }

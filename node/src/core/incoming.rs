@@ -356,7 +356,7 @@ impl Messenger {
             Said::Message(message) => self.take_message(cx, &plain, message, arrival.via)?,
             Said::Safety(safety) => self.take_safety(cx, &route.from, &safety)?,
             Said::Ack(ack) => self.take_ack(cx, &route.from, ack, arrival.via)?,
-            Said::Resend(resend) => self.take_resend(cx, &route.from, resend)?,
+            Said::Resend(resend) => self.take_resend(cx, &route.from, resend, arrival.via)?,
             Said::Ping(ping) => {
                 // The session is written first, so that the answer continues it.
                 self.keep_session(cx, &route.from, moved)?;
@@ -494,13 +494,14 @@ impl Messenger {
         cx: &mut Context<'_>,
         from: &Fingerprint,
         resend: Resend,
+        via: Via,
     ) -> Result<(), StoreError> {
         let Some(row) = cx.db.contact(from)? else { return Ok(()) };
         if resend.stream.is_none_or(|s| s == row.stream) {
             cx.db.clear_inner(from, resend.next)?;
-            cx.wake(*from);
         }
-        Ok(())
+        // What could not be read may have been a receipt.
+        receipt_due(cx, *from, via)
     }
 
     fn may_ask_again(&self, cx: &Context<'_>, fp: &Fingerprint) -> Result<bool, StoreError> {
@@ -536,7 +537,7 @@ impl Messenger {
 
 /// Notes that a contact is owed a receipt, and which way it needs to go.
 fn receipt_due(cx: &mut Context<'_>, to: Fingerprint, heard: Via) -> Result<(), StoreError> {
-    cx.db.set_ack_due(&to, true)?;
+    cx.db.owe_ack(&to)?;
     if heard == Via::Mailbox {
         cx.outputs.push(Output::HeardByMailbox(to));
     }

@@ -27,6 +27,8 @@ use halloo_wire::{Seq, StreamId};
 pub(crate) use contacts::{Caller, Calling, Reach};
 use incoming::Origin;
 pub(crate) use incoming::{Arrival, Ingested};
+#[cfg(test)]
+pub(crate) use outgoing::DueAck;
 pub(crate) use outgoing::{Departure, delivery_of};
 
 use crate::contact::DirectPolicy;

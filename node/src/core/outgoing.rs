@@ -56,10 +56,19 @@ pub(crate) enum Departure {
     NeedBundle,
 }
 
+/// A receipt that is due.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct DueAck {
+    /// What it says.
+    pub(crate) ack: Ack,
+    /// Tells it from one that becomes due while it is on its way.
+    due: u64,
+}
+
 /// What a direct connection has to carry.
 pub(crate) struct ByLink {
     /// The acknowledgement that is due.
-    pub(crate) ack: Option<Ack>,
+    pub(crate) ack: Option<DueAck>,
     /// The first place that is not acknowledged.
     pub(crate) first: Option<Seq>,
     /// What can leave.
@@ -155,7 +164,7 @@ impl Messenger {
     ) -> Result<bool, StoreError> {
         let Some(row) = cx.db.contact(fp)? else { return Ok(false) };
         match row.state {
-            ContactState::Accepted => Ok(row.ack_due || cx.db.waits_here(fp, cx.now.0, false)?),
+            ContactState::Accepted => Ok(row.ack_due > 0 || cx.db.waits_here(fp, cx.now.0, false)?),
             ContactState::Requested => cx.db.waits_here(fp, cx.now.0, true),
             ContactState::Incoming | ContactState::Blocked => Ok(false),
         }
@@ -390,11 +399,11 @@ impl Messenger {
         &mut self,
         cx: &mut Context<'_>,
         fp: &Fingerprint,
-        left: &[(Seq, Receipt)],
+        left: &[(Outgoing, Receipt)],
     ) -> Result<(), StoreError> {
-        for (seq, receipt) in left {
+        for (message, receipt) in left {
             let until = cx.now.0 + u64::from(receipt.ttl_s.clamp(MIN_PARKED_S, MAX_PARKED_S));
-            if let Some(id) = cx.db.set_parked(fp, *seq, receipt.instance, until)? {
+            if let Some(id) = cx.db.set_parked(fp, message, receipt.instance, until)? {
                 if planted(Bug::BelievePeer) {
                     cx.emit(EventKind::Delivered { to: *fp, id, via: Via::Mailbox })?;
                 }
@@ -459,12 +468,13 @@ impl Messenger {
         &self,
         cx: &Context<'_>,
         fp: &Fingerprint,
-    ) -> Result<Option<Ack>, StoreError> {
+    ) -> Result<Option<DueAck>, StoreError> {
         let Some(row) = cx.db.contact(fp)? else { return Ok(None) };
-        if !row.ack_due || row.state != ContactState::Accepted {
+        if row.ack_due == 0 || row.state != ContactState::Accepted {
             return Ok(None);
         }
-        Ok(cx.db.newest_stream(fp)?.map(|(stream, next)| Ack { stream, next }))
+        let newest = cx.db.newest_stream(fp)?;
+        Ok(newest.map(|(stream, next)| DueAck { ack: Ack { stream, next }, due: row.ack_due }))
     }
 
     /// Notes that an acknowledgement has left. If it is lost, the sender sends again and a new
@@ -473,12 +483,9 @@ impl Messenger {
         &self,
         cx: &Context<'_>,
         fp: &Fingerprint,
-        ack: Ack,
+        given: DueAck,
     ) -> Result<(), StoreError> {
-        if cx.db.newest_stream(fp)? == Some((ack.stream, ack.next)) {
-            cx.db.set_ack_due(fp, false)?;
-        }
-        Ok(())
+        cx.db.clear_ack(fp, given.due)
     }
 
     /// Fails everything that is not delivered to a contact.

@@ -9,7 +9,6 @@
 use std::time::{Duration, Instant};
 
 use halloo_wire::Seq;
-use halloo_wire::content::Ack;
 
 /// What is sent on a direct connection and not acknowledged for this long goes to the peer too.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(1);
@@ -27,15 +26,15 @@ pub(crate) const RECHECK: Duration = Duration::from_secs(120);
 pub(crate) struct Work {
     /// The first place that is not acknowledged.
     pub(crate) first: Option<Seq>,
-    /// The receipt that is due.
-    pub(crate) ack: Option<Ack>,
+    /// Whether a receipt is due.
+    pub(crate) ack: bool,
     /// Whether there are messages outside of the stream.
     pub(crate) controls: bool,
 }
 
 impl Work {
     fn is_nothing(&self) -> bool {
-        self.first.is_none() && self.ack.is_none() && !self.controls
+        self.first.is_none() && !self.ack && !self.controls
     }
 }
 
@@ -216,12 +215,10 @@ impl Schedule {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use halloo_wire::StreamId;
 
     const SECOND: Duration = Duration::from_secs(1);
 
     fn work(first: Option<u64>, ack: bool) -> Work {
-        let ack = ack.then_some(Ack { stream: StreamId(1), next: Seq(2) });
         Work { first: first.map(Seq), ack, controls: false }
     }
 

@@ -167,9 +167,9 @@ fn directly(to: &mut Side, from: Fingerprint, inner: &[u8]) -> super::Ingested {
 
 fn acknowledge(from: &mut Side, to: &mut Side) {
     let (a, b) = (from.fp(), to.fp());
-    if let Some(ack) = from.run(|m, cx| m.due_ack(cx, &b)).unwrap() {
-        to.run(|m, cx| m.take_ack(cx, &a, ack, Via::Direct)).unwrap();
-        from.run(|m, cx| m.ack_sent(cx, &b, ack)).unwrap();
+    if let Some(due) = from.run(|m, cx| m.due_ack(cx, &b)).unwrap() {
+        to.run(|m, cx| m.take_ack(cx, &a, due.ack, Via::Direct)).unwrap();
+        from.run(|m, cx| m.ack_sent(cx, &b, due)).unwrap();
     }
 }
 
@@ -478,17 +478,17 @@ fn a_parked_message_is_left_again_when_the_peer_has_restarted_or_its_time_is_ove
     let (mut a, b) = contacts();
     let id = send(&mut a, &b, "parked");
     let fp = b.fp();
-    let ready = |a: &mut Side, run: InstanceId| match a
+    let messages = |a: &mut Side, run: InstanceId| match a
         .run(|m, cx| m.depart_to_peer(cx, &fp, run, 10))
         .unwrap()
     {
-        Departure::Ready(ready) => ready.len(),
-        Departure::NeedBundle => usize::MAX,
+        Departure::Ready(ready) => ready,
+        Departure::NeedBundle => panic!("there is a session"),
     };
-    assert_eq!(ready(&mut a, RUN), 1);
-    let seq = a.run(|_, cx| cx.db.first_unacked(&fp)).unwrap().unwrap();
+    let ready = |a: &mut Side, run: InstanceId| messages(a, run).len();
+    let parked = messages(&mut a, RUN).remove(0);
     let receipt = Receipt { instance: RUN, ttl_s: 3600 };
-    a.run(|m, cx| m.parked(cx, &fp, &[(seq, receipt)])).unwrap();
+    a.run(|m, cx| m.parked(cx, &fp, &[(parked, receipt)])).unwrap();
     let delivery = a.run(|m, cx| m.delivery(cx, &id)).unwrap().unwrap();
     assert_eq!(delivery, Delivery::AtPeer { until_unix_s: NOW + 3600 });
     assert_eq!(ready(&mut a, RUN), 0);
@@ -878,7 +878,7 @@ fn a_receipt_that_was_lost_with_our_mailbox_is_asked_for_by_leaving_one_message_
     };
     let ready = unparked(&mut a);
     let receipt = Receipt { instance: RUN, ttl_s: 3600 };
-    let left: Vec<_> = ready.iter().map(|o| (o.seq, receipt)).collect();
+    let left: Vec<_> = ready.iter().map(|o| (o.clone(), receipt)).collect();
     a.run(|m, cx| m.parked(cx, &fp, &left)).unwrap();
     for o in &ready {
         directly(&mut b, a.fp(), &o.inner);
@@ -914,4 +914,42 @@ fn the_courier_knows_which_way_a_message_came_before_it_is_woken_to_give_the_rec
         directly(&mut b, a.fp(), &inner);
         assert_eq!(b.told, [false]);
     }
+}
+
+#[test]
+fn a_receipt_that_becomes_due_while_one_is_on_its_way_stays_due() {
+    let (mut a, mut b) = contacts();
+    send(&mut a, &b, "twice");
+    let (_, inner) = outgoing(&mut a, &mut b).remove(0);
+    directly(&mut b, a.fp(), &inner);
+    let fp = a.fp();
+    let given = b.run(|m, cx| m.due_ack(cx, &fp)).unwrap().unwrap();
+    // The same message again: the receipt that is on its way may come too late.
+    directly(&mut b, fp, &inner);
+    b.run(|m, cx| m.ack_sent(cx, &fp, given)).unwrap();
+    let again = b.run(|m, cx| m.due_ack(cx, &fp)).unwrap().unwrap();
+    assert_eq!(again.ack, given.ack);
+    b.run(|m, cx| m.ack_sent(cx, &fp, again)).unwrap();
+    assert_eq!(b.run(|m, cx| m.due_ack(cx, &fp)).unwrap(), None);
+}
+
+#[test]
+fn a_request_to_send_again_is_followed_by_a_receipt_and_outlives_older_receipts_of_the_peer() {
+    let (mut a, mut b) = contacts();
+    let (fa, fb) = (a.fp(), b.fp());
+    send(&mut a, &b, "x");
+    let departure = a.run(|m, cx| m.depart_to_peer(cx, &fb, RUN, 10)).unwrap();
+    let Departure::Ready(unreadable) = departure else { panic!("there is a session") };
+    let found = a.found();
+    let resend = b.run(|m, cx| m.make_resend(cx, &fa, &found)).unwrap().unwrap();
+    directly(&mut a, fb, &resend);
+    assert!(a.run(|m, cx| m.due_ack(cx, &fb)).unwrap().is_some(), "one may have been unreadable");
+    // The peer's receipt for the old ciphertext comes after it, and says nothing of the new one.
+    let receipt = Receipt { instance: RUN, ttl_s: 3600 };
+    let parked: Vec<_> = unreadable.into_iter().map(|o| (o, receipt)).collect();
+    a.run(|m, cx| m.parked(cx, &fb, &parked)).unwrap();
+    let departure = a.run(|m, cx| m.depart_to_peer(cx, &fb, RUN, 10)).unwrap();
+    let Departure::Ready(again) = departure else { panic!("there is a session") };
+    assert_eq!(again.len(), 1);
+    assert_ne!(again[0].inner, parked[0].0.inner);
 }

@@ -189,7 +189,8 @@ impl Courier {
             .store
             .run(move |m, cx| {
                 let first = cx.db.first_unacked(&contact)?;
-                let work = Work { first, ack: m.due_ack(cx, &contact)?, controls };
+                let ack = m.due_ack(cx, &contact)?.is_some();
+                let work = Work { first, ack, controls };
                 Ok((work, m.allows_link(cx, &contact)?))
             })
             .await
@@ -260,17 +261,12 @@ impl Courier {
                 net.store.run(move |m, cx| m.depart_by_link(cx, &contact, upto, PORTION)).await?;
             self.hear();
             let Some(stream) = &mut self.stream else { return Ok(None) };
-            if let Some(ack) = by_link.ack {
-                write(&mut stream.send, &NodeFrame::Ack(ack)).await?;
+            if let Some(due) = by_link.ack {
+                write(&mut stream.send, &NodeFrame::Ack(due.ack)).await?;
                 if self.schedule.receipt_by_link_suffices() {
-                    net.store.run(move |m, cx| m.ack_sent(cx, &contact, ack)).await?;
+                    net.store.run(move |m, cx| m.ack_sent(cx, &contact, due)).await?;
                     net.receipt_given.notify_one();
                     self.schedule.receipt_given(false);
-                    if net.board.take_by_mailbox(&contact) {
-                        // Something came that way in this very moment, and wants its own.
-                        self.schedule.heard_by_mailbox();
-                        net.store.run(move |_, cx| cx.db.set_ack_due(&contact, true)).await?;
-                    }
                 }
             }
             match by_link.departure {
@@ -366,7 +362,7 @@ impl Courier {
     async fn leave_ack(&mut self, carrier: &mut Carrier<'_>) -> Result<Option<Instant>, Trouble> {
         let contact = self.contact;
         let due = self.net.store.run(move |m, cx| m.due_ack(cx, &contact)).await?;
-        let Some(ack) = due else {
+        let Some(due) = due else {
             self.schedule.receipt_given(true);
             return Ok(None);
         };
@@ -377,12 +373,12 @@ impl Courier {
         let made = self
             .net
             .store
-            .run(move |m, cx| m.make_control(cx, &contact, Kind::Ack, &ack.encode()))
+            .run(move |m, cx| m.make_control(cx, &contact, Kind::Ack, &due.ack.encode()))
             .await?;
         let Some(inner) = made else { return Ok(None) };
         carrier.leave_control(&inner).await?;
         self.schedule.receipt_given(true);
-        self.net.store.run(move |m, cx| m.ack_sent(cx, &contact, ack)).await?;
+        self.net.store.run(move |m, cx| m.ack_sent(cx, &contact, due)).await?;
         self.net.receipt_given.notify_one();
         Ok(None)
     }
@@ -449,25 +445,24 @@ impl<'a> Carrier<'a> {
         for message in ready {
             let drop = self.envelope(message.kind, &message.inner)?;
             let office = self.office.clone();
-            let seq = message.seq;
             if let Some(dialling) = dialling.take().filter(|_| message.kind != Kind::Request) {
                 let answer = self.knock(dialling, Some(drop));
                 drops.spawn(async move {
                     let gone = || Err("the node stops".into());
-                    (seq, answer.await.unwrap_or_else(|_| gone()))
+                    (message, answer.await.unwrap_or_else(|_| gone()))
                 });
             } else {
-                drops.spawn(async move { (seq, office.ask(Call::Drop(drop)).await) });
+                drops.spawn(async move { (message, office.ask(Call::Drop(drop)).await) });
             }
         }
-        let mut left: Vec<(Seq, Receipt)> = Vec::new();
+        let mut left: Vec<(Outgoing, Receipt)> = Vec::new();
         let mut trouble = None;
         while let Some(done) = drops.join_next().await {
             match done {
-                Ok((seq, Ok(Response::Dropped(receipt))))
+                Ok((message, Ok(Response::Dropped(receipt))))
                     if receipt.instance == self.office.instance =>
                 {
-                    left.push((seq, receipt));
+                    left.push((message, receipt));
                 }
                 Ok((_, Ok(Response::Refused(e)))) => trouble = Some(self.refused(e)),
                 Ok((_, Ok(_))) => trouble = Some(Trouble::NoAnswer("another answer".into())),
@@ -475,7 +470,7 @@ impl<'a> Carrier<'a> {
                 Err(_) => trouble = Some(Trouble::NoAnswer("the node stops".into())),
             }
         }
-        left.sort_by_key(|(seq, ..)| *seq);
+        left.sort_by_key(|(message, _)| message.seq);
         let contact = self.contact;
         self.net.store.run(move |m, cx| m.parked(cx, &contact, &left)).await?;
         trouble.map_or(Ok(()), Err)

@@ -7,14 +7,14 @@ use std::time::{Duration, Instant};
 
 use halloo_e2ee::UnixTime;
 use halloo_identity::{Address, Fingerprint, Identity, PeerHost};
-use halloo_wire::content::{Ack, PeerHint};
+use halloo_wire::content::PeerHint;
 use halloo_wire::peer::Found;
 use halloo_wire::{InstanceId, Seq};
 use rusqlite::{Connection, OpenFlags};
 
 use super::disk::{Disk, Image};
 use crate::core::schedule::{Schedule, Trust, Work};
-use crate::core::{Context, Departure, Messenger, Output};
+use crate::core::{Context, Departure, DueAck, Messenger, Output};
 use crate::event::{Cursor, EventKind, Via};
 use crate::planted::{Bug, planted};
 use crate::store::{Db, StoreError, prepare, prepare_schema, run_batch};
@@ -61,7 +61,7 @@ pub(super) struct Courier {
     pub(super) controls: Vec<Vec<u8>>,
     pub(super) heard_by_mailbox: bool,
     /// The receipt that is on its way to the contact's peer.
-    pub(super) ack: Option<Ack>,
+    pub(super) ack: Option<DueAck>,
     /// When the receipt that is due goes there.
     pub(super) receipt_later: Option<Instant>,
 }
@@ -250,8 +250,8 @@ fn carry(from: &mut Node, to: &mut Node) {
             }
         }
     }
-    if let Some(ack) = now(to, move |m, cx| m.due_ack(cx, &ff)) {
-        now(from, move |m, cx| m.take_ack(cx, &ft, ack, Via::Direct));
-        now(to, move |m, cx| m.ack_sent(cx, &ff, ack));
+    if let Some(due) = now(to, move |m, cx| m.due_ack(cx, &ff)) {
+        now(from, move |m, cx| m.take_ack(cx, &ft, due.ack, Via::Direct));
+        now(to, move |m, cx| m.ack_sent(cx, &ff, due));
     }
 }

@@ -35,7 +35,8 @@ pub(crate) struct ContactRow {
     pub(crate) bundle: Option<Vec<u8>>,
     pub(crate) bundle_seq: u64,
     pub(crate) bundle_at: u64,
-    pub(crate) ack_due: bool,
+    /// How often a receipt has become due since the last one was given; 0 when none is.
+    pub(crate) ack_due: u64,
     pub(crate) resend_at: u64,
     pub(crate) added: u64,
 }
@@ -101,17 +102,26 @@ impl Db<'_> {
                 c.bundle,
                 c.bundle_seq as i64,
                 c.bundle_at as i64,
-                c.ack_due,
+                c.ack_due as i64,
                 c.resend_at as i64,
                 c.added as i64,
             ])?;
         Ok(())
     }
 
-    pub(crate) fn set_ack_due(&self, fp: &Fingerprint, due: bool) -> Result<()> {
+    /// Notes that a contact is owed a receipt.
+    pub(crate) fn owe_ack(&self, fp: &Fingerprint) -> Result<()> {
         self.sql
-            .prepare_cached("UPDATE contacts SET ack_due = ? WHERE fp = ?")?
-            .execute(params![due, fp.as_bytes()])?;
+            .prepare_cached("UPDATE contacts SET ack_due = ack_due + 1 WHERE fp = ?")?
+            .execute([fp.as_bytes()])?;
+        Ok(())
+    }
+
+    /// Notes that a receipt was given, unless another one has become due since it was `due`.
+    pub(crate) fn clear_ack(&self, fp: &Fingerprint, due: u64) -> Result<()> {
+        self.sql
+            .prepare_cached("UPDATE contacts SET ack_due = 0 WHERE fp = ? AND ack_due = ?")?
+            .execute(params![fp.as_bytes(), due as i64])?;
         Ok(())
     }
 
@@ -225,7 +235,7 @@ fn contact_row(r: &Row<'_>) -> Result<ContactRow> {
         bundle: r.get("bundle")?,
         bundle_seq: r.get::<_, i64>("bundle_seq")? as u64,
         bundle_at: r.get::<_, i64>("bundle_at")? as u64,
-        ack_due: r.get("ack_due")?,
+        ack_due: r.get::<_, i64>("ack_due")? as u64,
         resend_at: r.get::<_, i64>("resend_at")? as u64,
         added: r.get::<_, i64>("added")? as u64,
     })

@@ -28,6 +28,7 @@ pub(crate) struct Unacked {
 }
 
 /// A message that is ready to leave: its place, kind and bytes.
+#[derive(Clone)]
 pub(crate) struct Outgoing {
     pub(crate) seq: Seq,
     pub(crate) kind: Kind,
@@ -220,22 +221,28 @@ impl Db<'_> {
         Ok(())
     }
 
-    /// Notes that something waits at the recipient's peer. Returns the message's name, if it is
-    /// a message and unacknowledged.
+    /// Notes that something waits at the recipient's peer, in this ciphertext. Returns the message's
+    /// name, if it is a message, unacknowledged, and not encrypted again meanwhile.
     pub(crate) fn set_parked(
         &self,
         fp: &Fingerprint,
-        seq: Seq,
+        message: &Outgoing,
         instance: InstanceId,
         until: u64,
     ) -> Result<Option<MessageId>> {
         let mut q = self.sql.prepare_cached(
             "UPDATE outbox SET parked_instance = ?, parked_until = ? \
-             WHERE contact = ? AND seq = ? RETURNING id",
+             WHERE contact = ? AND seq = ? AND inner = ? RETURNING id",
         )?;
         let id: Option<Option<Vec<u8>>> = q
             .query_row(
-                params![instance.0.as_slice(), until as i64, fp.as_bytes(), seq.0 as i64],
+                params![
+                    instance.0.as_slice(),
+                    until as i64,
+                    fp.as_bytes(),
+                    message.seq.0 as i64,
+                    message.inner
+                ],
                 |r| r.get(0),
             )
             .optional()?;
