@@ -22,6 +22,10 @@ lab runs="3":
     target/release/lab events
     target/release/lab matrix --only-page --out docs/nat-matrix.md
 
+# simulated delivery: so many seeds, on disks that lose what was not synced
+delivery-seeds seeds="10000":
+    HALLOO_SEEDS={{ seeds }} cargo test --release -p halloo --lib simulation::whatever
+
 # simulated worlds, from a first seed on; a failing seed is printed
 sim runs="1000" seed="1":
     cargo run --release -p halloo-sim -- --runs {{ runs }} --seed {{ seed }}

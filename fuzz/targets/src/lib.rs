@@ -6,12 +6,14 @@
 //! replays every committed corpus (`tests/replay.rs`); the programs around them, which need
 //! libFuzzer and instrumented code, are in `fuzz/fuzz_targets`.
 
+mod conversation;
 mod e2ee;
 mod identity;
 mod nat;
 mod peer;
 mod wire;
 
+pub use conversation::*;
 pub use e2ee::*;
 pub use identity::*;
 pub use nat::*;
@@ -60,6 +62,7 @@ targets! {
     nat_agent
     e2ee_envelope
     e2ee_message
+    e2ee_conversation
     e2ee_introduction
     e2ee_bundle
     e2ee_storage
