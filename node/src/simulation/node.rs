@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use halloo_e2ee::UnixTime;
-use halloo_identity::{Address, Fingerprint, Identity, PeerHost};
+use halloo_identity::{Address, Fingerprint, Identity, PeerHost, Seeds};
 use halloo_wire::content::PeerHint;
 use halloo_wire::peer::Found;
 use halloo_wire::{InstanceId, Seq};
@@ -179,12 +179,14 @@ pub(super) struct Friends {
 impl Friends {
     /// Makes `n` people acquainted. `vfs` names a file system for the time being.
     pub(super) fn make(n: usize) -> Self {
-        let mut nodes: Vec<Node> = (0..n)
-            .map(|_| {
+        let mut nodes: Vec<Node> = (1..=n as u8)
+            .map(|n| {
                 let disk = Disk::default();
                 let vfs = format!("friends-{}", crate::random::u64());
                 sqlite_vfs::register(&vfs, disk.clone(), false).expect("the name is free");
-                let mut node = Node::new(Arc::new(Identity::generate()), disk, vfs);
+                // The same people each time: the order of fingerprints decides who comes first.
+                let seeds = Seeds { passport: [n; 32], ml_dsa: [n; 32], device: [n; 32] };
+                let mut node = Node::new(Arc::new(Identity::from_seeds(seeds)), disk, vfs);
                 node.start().expect("the disk is sound");
                 let hint = PeerHint { host: "peer.example".into(), port: 443, key: None };
                 now(&mut node, move |m, cx| m.set_own_peers(cx, &[hint]));

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use super::rng::Rng;
 use super::world::CALM;
+use crate::planted::Bug;
 
 /// Something that goes wrong, or right again.
 #[derive(Debug, Clone, Copy)]
@@ -52,10 +53,14 @@ pub(super) struct Plan {
     pub(super) loss: u64,
     /// Whether the peers drop, repeat, change, mix and lie.
     pub(super) malicious: bool,
+    /// Seconds for which a peer keeps an envelope.
+    pub(super) ttl_s: u32,
     pub(super) says: Vec<(Duration, usize, usize)>,
     pub(super) faults: Vec<(Duration, Fault)>,
 }
 
+/// What a burst is: more than Olm keeps skipped keys for.
+const BURST: u64 = 110;
 const TEN_YEARS: i64 = 10 * 365 * 24 * 3600;
 
 impl Plan {
@@ -70,7 +75,7 @@ impl Plan {
             // Bursts, as people and programs write.
             let (at, from) = (when(rng), rng.below(nodes));
             let to = (from + 1 + rng.below(nodes - 1)) % nodes;
-            let many = if rng.chance(120) { 110 } else { rng.within(1, 5) };
+            let many = if rng.chance(120) { BURST } else { rng.within(1, 5) };
             for i in 0..many {
                 says.push((at + Duration::from_millis(3 * i), from, to));
             }
@@ -110,6 +115,35 @@ impl Plan {
             ));
         }
         let loss = if rng.chance(500) { rng.within(0, 300) } else { 0 };
-        Self { nodes, peers, loss, malicious: rng.chance(250), says, faults }
+        // Shorter than the story, or longer, so that nothing but the rules brings a message back.
+        let ttl_s = if rng.chance(500) { 90 } else { 3 * 24 * 3600 };
+        Self { nodes, peers, loss, malicious: rng.chance(250), ttl_s, says, faults }
+    }
+
+    /// Adds to a story what a planted fault needs to show itself, so that few seeds are enough.
+    pub(super) fn sharpen(&mut self, bug: Bug, rng: &mut Rng) {
+        let at = Duration::from_secs(rng.within(60, 160));
+        let after = |ms| at + Duration::from_millis(ms);
+        match bug {
+            Bug::ForgetInstance => {
+                (self.malicious, self.ttl_s) = (false, 3 * 24 * 3600);
+                self.faults.retain(|(_, fault)| !matches!(fault, Fault::Connect { .. }));
+                self.says.push((at, 0, 1));
+                for peer in 0..self.peers {
+                    self.faults.push((after(rng.within(50, 500)), Fault::RestartPeer { peer }));
+                }
+            }
+            Bug::ControlsFirst => {
+                // Both write a lot on a connection that dies, and then by mailbox.
+                self.malicious = false;
+                self.faults.push((at, Fault::Connect { a: 0, b: 1 }));
+                self.faults.push((after(1_050), Fault::Disconnect { a: 0, b: 1 }));
+                for i in 0..BURST {
+                    self.says.push((after(1_000 + i), 0, 1));
+                    self.says.push((after(900 + 40 * i), 1, 0));
+                }
+            }
+            _ => {}
+        }
     }
 }

@@ -8,8 +8,6 @@ use halloo_wire::{EnvelopeId, InstanceId};
 
 use super::rng::Rng;
 
-/// Seconds for which an envelope is kept. Short, so that runs see it end.
-const TTL_S: u32 = 90;
 /// Envelopes for one recipient.
 const ROOM: usize = 100;
 
@@ -28,12 +26,14 @@ pub(super) struct Peer {
     connected: BTreeSet<usize>,
     next: u64,
     malicious: bool,
+    /// Seconds for which an envelope is kept.
+    ttl_s: u32,
     /// What has passed through it: a peer that lies remembers.
     seen: Vec<(usize, Vec<u8>)>,
 }
 
 impl Peer {
-    pub(super) fn new(number: usize, malicious: bool) -> Self {
+    pub(super) fn new(number: usize, malicious: bool, ttl_s: u32) -> Self {
         Self {
             number,
             runs: 1,
@@ -41,6 +41,7 @@ impl Peer {
             connected: BTreeSet::new(),
             next: 1,
             malicious,
+            ttl_s,
             seen: Vec::new(),
         }
     }
@@ -88,7 +89,7 @@ impl Peer {
         if instance != run {
             return Given::Refused;
         }
-        let receipt = Receipt { instance, ttl_s: TTL_S };
+        let receipt = Receipt { instance, ttl_s: self.ttl_s };
         if self.malicious {
             self.seen.push((to, bytes.clone()));
             match rng.below(10) {
@@ -105,7 +106,7 @@ impl Peer {
         }
         let id = EnvelopeId(self.next);
         self.next += 1;
-        mailbox.insert(id, (bytes, now + Duration::from_secs(TTL_S.into())));
+        mailbox.insert(id, (bytes, now + Duration::from_secs(self.ttl_s.into())));
         Given::Kept(receipt, Some(id))
     }
 

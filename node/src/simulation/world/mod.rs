@@ -151,7 +151,7 @@ pub(super) struct World {
 
 impl World {
     pub(super) fn new(nodes: Vec<Node>, plan: Plan, rng: Rng) -> Self {
-        let peers = (0..plan.peers).map(|p| Peer::new(p, plan.malicious)).collect();
+        let peers = (0..plan.peers).map(|p| Peer::new(p, plan.malicious, plan.ttl_s)).collect();
         let ledger = Ledger::new(nodes.len());
         let mut it = Self {
             rng,
