@@ -28,6 +28,7 @@ use super::line::Link;
 use super::post::{Office, OfficeError};
 use crate::core::Departure;
 use crate::core::schedule::{Next, PATIENCE, Schedule, Trust, Work};
+use crate::crash;
 use crate::error::BundleRefused;
 use crate::event::{EventKind, Hindrance};
 use crate::random;
@@ -262,6 +263,7 @@ impl Courier {
             let Some(stream) = &mut self.stream else { return Ok(None) };
             if let Some(ack) = by_link.ack {
                 write(&mut stream.send, &NodeFrame::Ack(ack)).await?;
+                crash::point("link-receipt-not-noted");
                 if self.schedule.receipt_by_link_suffices() {
                     net.store.run(move |m, cx| m.ack_sent(cx, &contact, ack)).await?;
                     net.receipt_given.notify_one();
@@ -277,7 +279,9 @@ impl Courier {
                 Departure::Ready(ready) => {
                     let all = ready.len() < PORTION;
                     for message in ready {
+                        crash::point("link-before-write");
                         write(&mut stream.send, &NodeFrame::Inner(message.inner)).await?;
+                        crash::point("link-after-write");
                         stream.upto = message.seq;
                     }
                     if all {
@@ -381,6 +385,7 @@ impl Courier {
             .await?;
         let Some(inner) = made else { return Ok(None) };
         carrier.leave_control(&inner).await?;
+        crash::point("mailbox-receipt-not-noted");
         self.schedule.receipt_given(true);
         self.net.store.run(move |m, cx| m.ack_sent(cx, &contact, ack)).await?;
         self.net.receipt_given.notify_one();
@@ -450,6 +455,7 @@ impl<'a> Carrier<'a> {
             let drop = self.envelope(message.kind, &message.inner)?;
             let office = self.office.clone();
             let seq = message.seq;
+            crash::point("peer-before-drop");
             if let Some(dialling) = dialling.take().filter(|_| message.kind != Kind::Request) {
                 let answer = self.knock(dialling, Some(drop));
                 drops.spawn(async move {
@@ -467,6 +473,7 @@ impl<'a> Carrier<'a> {
                 Ok((seq, Ok(Response::Dropped(receipt))))
                     if receipt.instance == self.office.instance =>
                 {
+                    crash::point("peer-receipt-not-noted");
                     left.push((seq, receipt));
                 }
                 Ok((_, Ok(Response::Refused(e)))) => trouble = Some(self.refused(e)),
