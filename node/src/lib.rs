@@ -56,6 +56,7 @@ mod check;
 mod clock;
 mod contact;
 mod core;
+mod crash;
 pub mod error;
 mod event;
 mod home;
@@ -75,6 +76,8 @@ pub use channel::{Channel, IncomingChannel, RecvStream, SendStream};
 pub use check::SafetyCheck;
 pub use clock::mono_ns;
 pub use contact::{CheckedHow, Contact, ContactState, DirectPolicy, UnknownPolicy, Verification};
+#[doc(hidden)]
+pub use crash::point as crash_point;
 pub use event::{
     Cursor, Delivery, Event, EventKind, FailReason, Hindrance, Path, SafetyState, Technique, Via,
     WhyRelayed,

@@ -153,6 +153,7 @@ impl Sending<'_> {
         });
         let sent_ns = halloo::mono_ns();
         let sent = self.session.send(to, text, key, None).await?;
+        halloo::crash_point("app-sent-not-told");
         self.counts.sent += 1;
         // People hear how it ended; programs hear each step.
         if self.cx.out.is_json() {

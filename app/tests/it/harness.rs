@@ -140,6 +140,14 @@ impl Person {
         process
     }
 
+    /// The same, as one that kills itself at a point, perhaps before it is ready.
+    pub(crate) fn host_to_die(&self, args: &[&str], at: &str) -> Process {
+        let mut command = self.command(args);
+        command.arg("--json").stdin(Stdio::piped()).env("HALLOO_LOG", "warn,halloo=debug");
+        command.env("HALLOO_CRASH", at);
+        Process::start(command)
+    }
+
     /// Starts a command that goes on, with `--json`.
     pub(crate) fn start(&self, args: &[&str]) -> Process {
         let mut command = self.command(args);
@@ -223,13 +231,15 @@ impl Process {
         )
     }
 
-    /// Waits until so many lines of a kind were printed.
-    pub(crate) fn wait_for_count(&self, n: usize, is_it: impl Fn(&Value) -> bool) {
-        let count = |heard: &Heard| heard.lines.iter().filter(|line| is_it(line)).count();
+    /// Waits until the lines are enough. Returns false when it ends before.
+    pub(crate) fn wait_or_end(&self, what: &str, enough: impl Fn(&[Value]) -> bool) -> bool {
         self.heard.wait(
-            |heard| (count(heard) >= n).then_some(()),
-            |heard| format!("{} of {n} lines; {}", count(heard), heard.errors),
-        );
+            |heard| match enough(&heard.lines) {
+                true => Some(true),
+                false => heard.exit.map(|_| false),
+            },
+            |heard| format!("no {what}; {} lines; {}", heard.lines.len(), heard.errors),
+        )
     }
 
     /// What was printed so far.

@@ -28,6 +28,7 @@ use super::line::Link;
 use super::post::{Office, OfficeError};
 use crate::core::Departure;
 use crate::core::schedule::{Next, PATIENCE, Schedule, Trust, Work};
+use crate::crash;
 use crate::error::BundleRefused;
 use crate::event::{EventKind, Hindrance};
 use crate::random;
@@ -263,6 +264,7 @@ impl Courier {
             let Some(stream) = &mut self.stream else { return Ok(None) };
             if let Some(due) = by_link.ack {
                 write(&mut stream.send, &NodeFrame::Ack(due.ack)).await?;
+                crash::point("link-receipt-not-noted");
                 if self.schedule.receipt_by_link_suffices() {
                     net.store.run(move |m, cx| m.ack_sent(cx, &contact, due)).await?;
                     net.receipt_given.notify_one();
@@ -273,7 +275,9 @@ impl Courier {
                 Departure::Ready(ready) => {
                     let all = ready.len() < PORTION;
                     for message in ready {
+                        crash::point("link-before-write");
                         write(&mut stream.send, &NodeFrame::Inner(message.inner)).await?;
+                        crash::point("link-after-write");
                         stream.upto = message.seq;
                     }
                     if all {
@@ -377,6 +381,7 @@ impl Courier {
             .await?;
         let Some(inner) = made else { return Ok(None) };
         carrier.leave_control(&inner).await?;
+        crash::point("mailbox-receipt-not-noted");
         self.schedule.receipt_given(true);
         self.net.store.run(move |m, cx| m.ack_sent(cx, &contact, due)).await?;
         self.net.receipt_given.notify_one();
@@ -445,6 +450,7 @@ impl<'a> Carrier<'a> {
         for message in ready {
             let drop = self.envelope(message.kind, &message.inner)?;
             let office = self.office.clone();
+                crash::point("link-receipt-not-noted");
             if let Some(dialling) = dialling.take().filter(|_| message.kind != Kind::Request) {
                 let answer = self.knock(dialling, Some(drop));
                 drops.spawn(async move {
@@ -463,6 +469,7 @@ impl<'a> Carrier<'a> {
                     if receipt.instance == self.office.instance =>
                 {
                     left.push((message, receipt));
+                crash::point("link-receipt-not-noted");
                 }
                 Ok((_, Ok(Response::Refused(e)))) => trouble = Some(self.refused(e)),
                 Ok((_, Ok(_))) => trouble = Some(Trouble::NoAnswer("another answer".into())),

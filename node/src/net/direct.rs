@@ -16,6 +16,7 @@ use super::Net;
 use super::line::{Line, Link};
 use crate::channel::{Channel, IncomingChannel};
 use crate::core::Ingested;
+use crate::crash;
 use crate::event::{EventKind, Path, Via};
 use crate::store::StoreError;
 
@@ -228,8 +229,12 @@ async fn read_messages(net: Arc<Net>, link: Link, mut stream: RecvStream) {
         while queue.recv_many(&mut batch, MAX_BATCH).await > 0 {
             let frames = std::mem::take(&mut batch);
             let (contact, via) = (link.line.contact, link.via());
+            crash::point("direct-before-store");
             match net.store.run(move |m, cx| take_frames(m, cx, &contact, via, frames)).await {
-                Ok(ingested) => net.after_ingest(&ingested),
+                Ok(ingested) => {
+                    crash::point("direct-after-store");
+                    net.after_ingest(&ingested);
+                }
                 // Nothing was acknowledged: the sender keeps it and sends it again.
                 Err(e) => tracing::error!(error = %e, "Messages could not be stored"),
             }

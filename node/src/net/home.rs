@@ -15,6 +15,7 @@ use super::dial::{self, Knocked};
 use super::post::{Connected, OfficeError, patience};
 use super::{Net, Seen};
 use crate::core::{Arrival, Ingested};
+use crate::crash;
 use crate::event::EventKind;
 use crate::random;
 use crate::store::StoreError;
@@ -330,6 +331,7 @@ impl Session<'_> {
         session: SessionId,
         envelopes: Vec<Waiting>,
     ) -> Result<Ingested, Ended> {
+        crash::point("home-before-store");
         let ingested = self
             .net
             .store
@@ -348,6 +350,7 @@ impl Session<'_> {
                 Ok::<_, StoreError>(ingested)
             })
             .await?;
+        crash::point("home-not-forgotten");
         self.net.after_ingest(&ingested);
         for ids in ingested.done.chunks(MAX_ACK_IDS) {
             self.tell(session, Call::Ack(ids.to_vec())).await?;

@@ -12,6 +12,7 @@ use super::file::{self, Keyed};
 use super::{StoreError, schema};
 use crate::clock;
 use crate::core::{Context, Messenger, Output};
+use crate::crash;
 
 /// Jobs that wait for the thread. A full queue makes callers wait.
 const QUEUE: usize = 256;
@@ -231,12 +232,14 @@ pub(crate) fn run_batch(
 ) -> Result<(), CommitFailed> {
     let mut cx = Context::new(Db::new(connection), now);
     let mut done: Vec<Done> = Vec::with_capacity(jobs.len());
+    crash::point("store-before-begin");
     let begun = connection.execute_batch("BEGIN");
     for job in jobs {
         // SQLite may have given up the transaction: outside of one nothing may run.
         let inside = !connection.is_autocommit();
         done.push(job(inside.then_some((&mut *messenger, &mut cx))));
     }
+    crash::point("store-before-commit");
     let committed = match begun {
         Ok(()) if connection.is_autocommit() => Err(CommitFailed::GivenUp),
         begun => begun.and_then(|()| connection.execute_batch("COMMIT")).map_err(|e| {
@@ -248,7 +251,11 @@ pub(crate) fn run_batch(
         }),
     };
     match committed {
-        Ok(()) => cx.outputs.drain(..).for_each(output),
+        Ok(()) => {
+            crash::point("store-after-commit");
+            cx.outputs.drain(..).for_each(output);
+            crash::point("store-before-replies");
+        }
         Err(_) => {
             // Nothing of the batch is written; the ratchets in memory must not be ahead of it.
             let _ = connection.execute_batch("ROLLBACK");
