@@ -450,7 +450,7 @@ impl<'a> Carrier<'a> {
         for message in ready {
             let drop = self.envelope(message.kind, &message.inner)?;
             let office = self.office.clone();
-                crash::point("link-receipt-not-noted");
+            crash::point("peer-before-drop");
             if let Some(dialling) = dialling.take().filter(|_| message.kind != Kind::Request) {
                 let answer = self.knock(dialling, Some(drop));
                 drops.spawn(async move {
@@ -468,8 +468,8 @@ impl<'a> Carrier<'a> {
                 Ok((message, Ok(Response::Dropped(receipt))))
                     if receipt.instance == self.office.instance =>
                 {
+                    crash::point("peer-receipt-not-noted");
                     left.push((message, receipt));
-                crash::point("link-receipt-not-noted");
                 }
                 Ok((_, Ok(Response::Refused(e)))) => trouble = Some(self.refused(e)),
                 Ok((_, Ok(_))) => trouble = Some(Trouble::NoAnswer("another answer".into())),

@@ -236,6 +236,7 @@ impl Session<'_> {
         let mut upkeep = tokio::time::interval(UPKEEP);
         upkeep.reset();
         let mut network = self.net.network.subscribe();
+        let mut ended = self.net.ended.subscribe();
         loop {
             tokio::select! {
                 push = self.connection.next_push() => match push {
@@ -273,21 +274,35 @@ impl Session<'_> {
                 Ok(()) = grants.changed() => self.grant(session).await?,
                 // The peer learns where we are now, or we learn that it is out of reach.
                 Ok(()) = network.changed() => {
-                    let more = self.net.probing.attest.borrow().clone();
-                    let told = self.tell(session, Call::Attest(more));
-                    let in_time = tokio::time::timeout(patience(&self.connection), told).await;
-                    if in_time.is_err() {
-                        // So have our other connections, which do not know it yet either.
+                    if !self.answers(session).await? {
+                        // Our other connections do not know it yet either.
                         self.net.post.forget_all();
+                        return Err(Ended::Lost("the network has changed".into()));
                     }
-                    in_time.map_err(|_| Ended::Lost("the network has changed".into()))??;
                     self.net.spawn(Arc::clone(self.net).warm_up());
+                }
+                // A connection to a peer has ended. If it was this peer, which was restarted, then
+                // so has this one, and would not know it before its next sign of life.
+                Ok(()) = ended.changed() => {
+                    if !self.answers(session).await? {
+                        return Err(Ended::Lost("it does not answer".into()));
+                    }
                 }
                 _ = upkeep.tick() => {
                     let published = self.net.store.run(|m, cx| m.published(cx)).await?;
                     self.publish(session, published).await?;
                 }
             }
+        }
+    }
+
+    /// Tells the peer where we are, and says whether it has heard that soon.
+    async fn answers(&self, session: SessionId) -> Result<bool, Ended> {
+        let more = self.net.probing.attest.borrow().clone();
+        let told = self.tell(session, Call::Attest(more));
+        match tokio::time::timeout(patience(&self.connection), told).await {
+            Ok(told) => told.map(|()| true),
+            Err(_) => Ok(false),
         }
     }
 

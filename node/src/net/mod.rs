@@ -84,6 +84,8 @@ pub(crate) struct Net {
     pub(crate) leaving: AtomicBool,
     /// Rings when a receipt has been given.
     pub(crate) receipt_given: Notify,
+    /// Counts the connections to peers that have ended: a peer that was restarted may be ours too.
+    pub(crate) ended: watch::Sender<u64>,
 }
 
 /// How a peer of ours sees us.
@@ -127,6 +129,7 @@ impl Net {
             dials: Mutex::default(),
             leaving: AtomicBool::new(false),
             receipt_given: Notify::new(),
+            ended: watch::Sender::new(0),
         }
     }
 

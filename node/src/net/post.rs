@@ -364,6 +364,7 @@ async fn watch(net: Arc<Net>, connection: PeerConnection) {
     // Nothing else is pushed to an anonymous connection but that the peer is about to stop.
     while connection.next_push().await.is_ok() {}
     connection.closed().await;
+    net.ended.send_modify(|n| *n += 1);
     // Whoever is woken connects again: a peer that ends every connection must not set the pace.
     if begun.elapsed() < STEADY {
         tokio::time::sleep(AFTER_SHORT.mul_f64(random::jitter())).await;
