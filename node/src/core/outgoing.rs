@@ -19,9 +19,9 @@ use crate::store::{ContactRow, MAX_PARKED_S, NewHistory, Outgoing, StoreError, U
 /// Messages that wait for one contact. A person never gets there; a program hears that it must
 /// wait.
 const MAX_OUTBOX: u64 = 100_000;
-/// Messages that are encrypted ahead of the first one that is not acknowledged: as many as may wait
-/// at a peer. They are read in order, so Olm's limits do not count here; but the fewer there are,
-/// the fewer have to be encrypted again when a session is lost.
+/// Messages that are encrypted ahead of the first one that is not acknowledged: more than a peer
+/// keeps, unless it is told otherwise. They are read in order, so Olm's limits do not count here; but
+/// the fewer there are, the fewer have to be encrypted again when a session is lost.
 const MAX_ENCRYPTED_AHEAD: u64 = 4_000;
 /// A bundle is fetched again after this time, so that new sealing keys come into use.
 const BUNDLE_REFRESH_S: u64 = 24 * 3600;

@@ -160,17 +160,21 @@ fn a_damaged_key_file_is_not_a_wrong_passphrase() {
     }
 }
 
+/// Two homes with the same in them: one as it was filled, one locked afterwards.
+fn plain_and_locked(folder: &tempfile::TempDir) -> (PathBuf, PathBuf) {
+    let (plain, locked) = (folder.path().join("plain"), folder.path().join("locked"));
+    drop(filled(&plain));
+    copy_all(&plain, &locked);
+    Home::open(&locked).unwrap().set_key(Some(&key("first"))).unwrap();
+    (plain, locked)
+}
+
 /// The states in which a kill can leave a home while its key changes: before the key file is
 /// replaced it is as it was, afterwards as asked for. Opening it deletes the rest.
 #[test]
 fn whatever_interrupts_a_change_the_home_is_in_the_old_or_the_new_state() {
     let folder = tempfile::tempdir().unwrap();
-    let (plain, locked) = (folder.path().join("plain"), folder.path().join("locked"));
-    drop(filled(&plain));
-    copy_all(&plain, &locked);
-    let mut home = Home::open(&locked).unwrap();
-    home.set_key(Some(&key("first"))).unwrap();
-    drop(home);
+    let (plain, locked) = plain_and_locked(&folder);
     let part = |store: &Path, share: usize| {
         let whole = fs::read(store).unwrap();
         whole[..whole.len() * share / 4].to_vec()
@@ -211,12 +215,7 @@ fn whatever_interrupts_a_change_the_home_is_in_the_old_or_the_new_state() {
 #[test]
 fn a_store_that_the_key_file_does_not_fit_is_kept() {
     let folder = tempfile::tempdir().unwrap();
-    let (plain, locked) = (folder.path().join("plain"), folder.path().join("locked"));
-    drop(filled(&plain));
-    copy_all(&plain, &locked);
-    let mut home = Home::open(&locked).unwrap();
-    home.set_key(Some(&key("first"))).unwrap();
-    drop(home);
+    let (plain, locked) = plain_and_locked(&folder);
     let sealed = fs::read(locked.join(KEY_FILE)).unwrap();
     fs::copy(plain.join(KEY_FILE), locked.join(KEY_FILE)).unwrap();
     assert!(matches!(Home::open(&locked), Err(StartError::KeyFile { .. })));
