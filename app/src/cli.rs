@@ -44,6 +44,7 @@ pub(crate) const EXAMPLES: &str = "\
   halloo verify ben                                compare a six-digit code with Ben
   halloo send ben \"good morning\"                   send a message
   halloo chat ben                                  talk, line by line
+  halloo backup halloo.backup                      everything in one file, to restore elsewhere
   halloo doctor ben                                what works between you, and what does not";
 
 /// The short form; the manual has the table.
@@ -110,6 +111,10 @@ pub(crate) enum Command {
     Id(IdArgs),
     /// Lock the home with a passphrase, change it, or remove it
     Passphrase(PassphraseArgs),
+    /// Write a backup of everything to one file, opened by a passphrase of its own
+    Backup(BackupArgs),
+    /// Make a home of a backup
+    Restore(RestoreArgs),
     /// Ask somebody to become a contact
     Add(AddArgs),
     /// List contacts
@@ -191,8 +196,31 @@ pub(crate) enum PassphraseChange {
 #[derive(Debug, Args)]
 pub(crate) struct NewPassphrase {
     /// Read the new passphrase from the first line of a file instead of the terminal
-    #[arg(long = "new-passphrase-file", value_name = "FILE")]
+    #[arg(id = "new_passphrase_file", long = "new-passphrase-file", value_name = "FILE")]
     pub(crate) file: Option<PathBuf>,
+}
+
+/// `backup`.
+#[derive(Debug, Args)]
+pub(crate) struct BackupArgs {
+    /// The file to write
+    pub(crate) file: PathBuf,
+    #[command(flatten)]
+    pub(crate) new: NewPassphrase,
+    /// Replace the file if it is there, once the new one is whole
+    #[arg(long)]
+    pub(crate) replace: bool,
+}
+
+/// `restore`.
+#[derive(Debug, Args)]
+pub(crate) struct RestoreArgs {
+    /// The backup
+    pub(crate) file: PathBuf,
+    /// Leave the home unlocked: whoever can read its files has what is in them. Without this, the
+    /// backup's passphrase opens the home
+    #[arg(long)]
+    pub(crate) unlocked: bool,
 }
 
 /// `id`.

@@ -36,6 +36,8 @@ pub(crate) enum Fact {
     Identity(Identity),
     /// Whether it takes a passphrase to open the home.
     Home { locked: bool },
+    /// A backup is written.
+    Backup { file: String, bytes: u64 },
     /// The node runs.
     Ready(Ready),
     /// Registered with the peer.
@@ -64,6 +66,10 @@ pub(crate) enum Fact {
     Safety { contact: String, state: String },
     /// A message could not be read; it was asked for again.
     Undecryptable { from: String },
+    /// A contact has begun again, with an emptied, restored, old or copied home.
+    BeganAgain { contact: String, fingerprint: String },
+    /// A contact knows more of us than this home: it is an old one, or has a copy.
+    SetBack { contact: String, fingerprint: String },
     /// Passing events were dropped because they were read too slowly.
     Lagged { dropped: u64 },
     /// Something that this version of the program has no words for.

@@ -20,6 +20,9 @@ pub(crate) fn fact(fact: &Fact, p: Palette) -> Option<String> {
         Fact::Home { locked: false } => {
             p.yellow("· the home is not locked: whoever can read its files has what is in them")
         }
+        Fact::Backup { file, bytes } => {
+            format!("{} {} ({} KiB)", p.green("✓"), line(file), bytes.div_ceil(1024))
+        }
         // Said on standard error, by the alarm and by the commands themselves.
         Fact::Ready(_) | Fact::PeerKeyChanged { .. } | Fact::Progress(_) => return None,
         Fact::Online { peer } => p.dim(&format!("· online at {}", line(peer))),
@@ -51,6 +54,16 @@ pub(crate) fn fact(fact: &Fact, p: Palette) -> Option<String> {
         Fact::Undecryptable { from } => p.dim(&format!(
             "· a message from {} could not be read and was asked for again",
             line(from)
+        )),
+        Fact::BeganAgain { contact, .. } => p.yellow(&format!(
+            "! {} has begun again, with a new, restored or older home. If they say that they did \
+             not, somebody else may have their keys",
+            line(contact)
+        )),
+        Fact::SetBack { contact, .. } => p.red(&format!(
+            "! {} knows messages of yours that this home does not: it was set back to an earlier \
+             state, or a copy of it is in use. What they have not confirmed is sent again",
+            line(contact)
         )),
         Fact::Lagged { dropped } => p.dim(&format!("· {dropped} passing events were left out")),
         Fact::Other { what } => p.dim(&format!("· {}", line(what))),

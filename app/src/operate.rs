@@ -154,6 +154,10 @@ impl Operator {
                 checkup::run(&self.node, who.as_ref().map(|who| &who.0), emit).await?;
                 Ok(Reply::Status(self.ready().await?))
             }
+            Request::BackUp { file, passphrase, replace } => {
+                self.node.back_up(&file, &passphrase.key(), replace).await?;
+                Ok(Reply::Done)
+            }
             Request::Perf { to, direction, duration_ms } => {
                 let contact = self.name(&to.0).await;
                 perf::measure(&self.node, &to.0, contact, direction, duration_ms, emit)

@@ -30,7 +30,7 @@ impl Passphrase {
     /// When the file or the terminal cannot be read, and `home-locked` when there is neither.
     pub(crate) async fn for_home(&self, home: &Path) -> Result<Option<HomeKey>, Failure> {
         match &self.file {
-            Some(file) => from_file(file).map(Some),
+            Some(file) => Ok(Some(Self::key(&from_file(file)?))),
             None if Home::is_locked(home) => ask("Passphrase: ").await.map(Some),
             None => Ok(None),
         }
@@ -41,32 +41,56 @@ impl Passphrase {
     /// # Errors
     /// When it cannot be read, is empty, or was typed in two ways.
     pub(crate) async fn choose(&self) -> Result<HomeKey, Failure> {
-        let key = match &self.file {
+        Ok(Self::key(&self.choose_text("New passphrase: ").await?))
+    }
+
+    /// The same as it is written, asked for with other words.
+    ///
+    /// # Errors
+    /// Those of [`Passphrase::choose`].
+    pub(crate) async fn choose_text(&self, prompt: &'static str) -> Result<Secret, Failure> {
+        let text = match &self.file {
             Some(file) => from_file(file)?,
             None => {
-                let first = read_terminal("New passphrase: ").await?;
+                let first = read_terminal(prompt).await?;
                 let second = read_terminal("Once more: ").await?;
                 if *first != *second {
                     let why = "the two passphrases differ: nothing was changed";
                     return Err(Failure::new("passphrases-differ", why));
                 }
-                HomeKey::passphrase(first.to_string())
+                first
             }
         };
-        match key.is_empty() {
+        match text.is_empty() {
             true => Err(Failure::new("empty-passphrase", "the passphrase is empty")),
-            false => Ok(key),
+            false => Ok(text),
         }
+    }
+
+    /// What opens a backup.
+    ///
+    /// # Errors
+    /// When the file or the terminal cannot be read, and `home-locked` when there is neither.
+    pub(crate) async fn for_backup(&self) -> Result<HomeKey, Failure> {
+        match &self.file {
+            Some(file) => Ok(Self::key(&from_file(file)?)),
+            None => ask("Passphrase of the backup: ").await,
+        }
+    }
+
+    /// A passphrase as what opens a home.
+    pub(crate) fn key(text: &Secret) -> HomeKey {
+        HomeKey::passphrase(text.to_string())
     }
 }
 
-fn from_file(path: &Path) -> Result<HomeKey, Failure> {
+fn from_file(path: &Path) -> Result<Secret, Failure> {
     let refused = |why: String| {
         let why = format!("cannot read the passphrase from {}: {why}", path.display());
         Failure::new("passphrase-file", why)
     };
     let file = File::open(path).map_err(|e| refused(e.to_string()))?;
-    Ok(HomeKey::passphrase(first_line(file).map_err(refused)?.to_string()))
+    first_line(file).map_err(refused)
 }
 
 /// Asks the person at the terminal for the passphrase of the home.
@@ -99,7 +123,7 @@ async fn read_terminal(prompt: &'static str) -> Result<Secret, Failure> {
     })
 }
 
-type Secret = zeroize::Zeroizing<String>;
+pub(crate) type Secret = zeroize::Zeroizing<String>;
 
 /// The first line, without its end.
 fn first_line(input: impl Read) -> Result<Secret, String> {

@@ -1,6 +1,7 @@
 //! A node in use: our own, or one that another command hosts. Commands are written once against
 //! it.
 
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -9,7 +10,7 @@ use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
 use crate::control::client::ControlClient;
-use crate::control::protocol::{Direction, From, Id, Reply, Request, Said, to_ms};
+use crate::control::protocol::{Direction, From, Id, Reply, Request, Said, Secret, to_ms};
 use crate::fact::{Code, ContactCard, Fact, Line, PathTo, Ready, Sent, State, Throughput};
 use crate::failure::Failure;
 use crate::operate::{LINES_AHEAD, Operator};
@@ -100,6 +101,17 @@ impl Session {
     ) -> Result<Sent, Failure> {
         let request = Request::Send { to: Id(to), text, key, parent: parent.map(Id) };
         ask!(self, request, Reply::Sent(sent) => sent)
+    }
+
+    /// Writes a backup to a file, given by its whole path.
+    pub(crate) async fn back_up(
+        &self,
+        file: &Path,
+        passphrase: Secret,
+        replace: bool,
+    ) -> Result<(), Failure> {
+        let request = Request::BackUp { file: file.to_owned(), passphrase, replace };
+        ask!(self, request, Reply::Done => ())
     }
 
     /// Waits until everything for somebody has left, but not longer than `within`: whether it has.

@@ -58,6 +58,13 @@ pub(crate) async fn event(node: &Node, kind: EventKind) -> Fact {
             Fact::Safety { contact: name(node, &contact).await, state: safety(&state).to_owned() }
         }
         EventKind::Undecryptable { from } => Fact::Undecryptable { from: name(node, &from).await },
+        EventKind::BeganAgain { contact } => Fact::BeganAgain {
+            contact: name(node, &contact).await,
+            fingerprint: contact.to_string(),
+        },
+        EventKind::SetBack { contact } => {
+            Fact::SetBack { contact: name(node, &contact).await, fingerprint: contact.to_string() }
+        }
         EventKind::Lagged { dropped } => Fact::Lagged { dropped },
         other => Fact::Other { what: format!("{other:?}") },
     }

@@ -77,6 +77,12 @@ pub enum StartError {
         /// What is wrong with it.
         why: String,
     },
+    /// The home was being made of a backup, and that was interrupted.
+    #[error("the home {home} is not finished: restoring it was interrupted")]
+    RestoreUnfinished {
+        /// The home.
+        home: PathBuf,
+    },
     /// The UDP port cannot be opened.
     #[error("cannot open a UDP port: {why}")]
     Bind {
@@ -92,7 +98,8 @@ code!(StartError {
     NoHome => "no-home", NoPeer => "no-peer", AlreadyRunning => "already-running",
     Locked => "home-locked", WrongPassphrase => "wrong-passphrase", NotLocked => "home-not-locked",
     EmptyPassphrase => "empty-passphrase",
-    File => "home-file", KeyFile => "key-file", Bind => "bind",
+    File => "home-file", KeyFile => "key-file",
+    RestoreUnfinished => "restore-unfinished", Bind => "bind",
 }, Store);
 
 /// Why a contact cannot be added, found or changed.
@@ -251,6 +258,67 @@ code!(SafetyError {
     NoExchange => "no-exchange", NoCodeYet => "no-code-yet", WrongCode => "wrong-code",
     Mismatch => "mismatch", Cancelled => "cancelled", Locked => "safety-locked",
 }, Store);
+
+/// Why there is no backup, or no home made of one.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum BackupError {
+    /// There is a file of this name.
+    #[error("there is a file {file} already: name another one, or say that it may be replaced")]
+    Exists {
+        /// The file.
+        file: PathBuf,
+    },
+    /// The passphrase is empty.
+    #[error("the passphrase is empty")]
+    EmptyPassphrase,
+    /// A home is restored into an empty directory only.
+    #[error("there is a home in {home} already: restore into another directory")]
+    HomeInUse {
+        /// The directory.
+        home: PathBuf,
+    },
+    /// The file is something else.
+    #[error("{file} is not a backup that this program reads: {why}")]
+    NotABackup {
+        /// The file.
+        file: PathBuf,
+        /// What is wrong with it.
+        why: String,
+    },
+    /// Another passphrase opens the backup.
+    #[error("this is not the passphrase of {file}")]
+    WrongPassphrase {
+        /// The file.
+        file: PathBuf,
+    },
+    /// The passphrase fits, but the content is damaged or cut off.
+    #[error("{file} is damaged: use another backup")]
+    Damaged {
+        /// The file.
+        file: PathBuf,
+    },
+    /// A file cannot be read or written.
+    #[error("cannot use {path}: {source}")]
+    File {
+        /// The file.
+        path: PathBuf,
+        /// The reason.
+        source: io::Error,
+    },
+    /// The home cannot be used.
+    #[error(transparent)]
+    Home(Box<StartError>),
+    /// The store failed.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+code!(BackupError {
+    Exists => "backup-exists", EmptyPassphrase => "empty-passphrase", HomeInUse => "home-in-use",
+    NotABackup => "not-a-backup", WrongPassphrase => "wrong-passphrase",
+    Damaged => "backup-damaged", File => "backup-file",
+}, Home, Store);
 
 /// Why there is no direct connection to a contact.
 #[derive(Debug, thiserror::Error)]

@@ -136,6 +136,18 @@ pub enum EventKind {
         /// Who sent it.
         from: Fingerprint,
     },
+    /// A contact has begun again: their home was emptied, restored from a backup, set back or
+    /// copied. If they say that they did nothing of it, somebody else may have their keys. Durable.
+    BeganAgain {
+        /// Who.
+        contact: Fingerprint,
+    },
+    /// A contact has read what this store has never written: it was set back to an earlier state, or
+    /// a copy of it writes in the same name. What they have not acknowledged is sent again. Durable.
+    SetBack {
+        /// Who knows more.
+        contact: Fingerprint,
+    },
     /// The program reads too slowly: this many passing events were dropped. Passing.
     Lagged {
         /// How many.
@@ -153,6 +165,8 @@ impl EventKind {
                 | Self::Delivered { .. }
                 | Self::Failed { .. }
                 | Self::Safety { .. }
+                | Self::BeganAgain { .. }
+                | Self::SetBack { .. }
         )
     }
 }

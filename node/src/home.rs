@@ -5,12 +5,14 @@
 //! node.db        contacts, messages, ratchets (0600; SQLite, with -wal and -shm beside it)
 //! locked.db      the same in a locked home, encrypted
 //! node.lock      held while a node runs here
+//! restoring.db   a backup's database, while the home is made of it
 //! ```
 //!
 //! The key file says which of the two databases counts. So a home is locked or opened up by one
 //! rename: the other database is written as a whole first, and what no longer counts is deleted
 //! after it, at the latest when the home is opened again.
 
+pub(crate) mod backup;
 mod files;
 #[cfg(test)]
 mod tests;
@@ -72,15 +74,9 @@ impl Home {
         if key.is_some_and(HomeKey::is_empty) {
             return Err(StartError::EmptyPassphrase);
         }
-        fs::DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(at(path))?;
-        let lock_path = path.join(LOCK_FILE);
-        let lock = files::open_private(&lock_path).map_err(at(&lock_path))?;
-        match lock.try_lock() {
-            Ok(()) => {}
-            Err(TryLockError::WouldBlock) => {
-                return Err(StartError::AlreadyRunning { home: path.to_owned() });
-            }
-            Err(TryLockError::Error(e)) => return Err(at(&lock_path)(e)),
+        let lock = take(path)?;
+        if path.join(backup::UNFINISHED).exists() {
+            return Err(StartError::RestoreUnfinished { home: path.to_owned() });
         }
         let key_path = path.join(KEY_FILE);
         if fs::metadata(&key_path).is_ok_and(|m| m.mode() & 0o077 != 0) {
@@ -220,6 +216,19 @@ impl Home {
         let path = self.store_path()?;
         let identity = self.identity.clone();
         Ok(read_once((&path, self.data_key()), |cx| Messenger::load(cx, identity, false), work)?)
+    }
+}
+
+/// Takes a home for this process: the lock lasts as long as the file is open. A directory that is
+/// missing is created.
+fn take(path: &Path) -> Result<File, StartError> {
+    fs::DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(at(path))?;
+    let lock_path = path.join(LOCK_FILE);
+    let lock = files::open_private(&lock_path).map_err(at(&lock_path))?;
+    match lock.try_lock() {
+        Ok(()) => Ok(lock),
+        Err(TryLockError::WouldBlock) => Err(StartError::AlreadyRunning { home: path.to_owned() }),
+        Err(TryLockError::Error(e)) => Err(at(&lock_path)(e)),
     }
 }
 

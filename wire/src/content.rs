@@ -5,8 +5,8 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use crate::codec::{DecodeError, decode_control, encode_control};
-use crate::ids::{MessageId, PeerFingerprint, Seq, StreamId};
+use crate::codec::{DecodeError, Reader, decode_control, encode_control};
+use crate::ids::{MessageId, Nonce, PeerFingerprint, Seq, StreamId, Transcript};
 use crate::limits::{MAX_CONTENT, MAX_HOST, MAX_NAME, MAX_NOTE, MAX_PEERS, MAX_TEXT};
 
 /// A rendezvous peer that serves somebody: where it is and, when known, its key.
@@ -42,6 +42,9 @@ impl fmt::Debug for Profile {
 /// What a person or program wrote.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Message {
+    /// Drawn at random for this message: its name comes from it, so that it keeps its name when it
+    /// is moved to another stream. It stands in front in every version.
+    pub nonce: Nonce,
     /// The message that this one answers, if any: messages form a tree.
     pub parent: Option<MessageId>,
     /// What is written.
@@ -77,6 +80,9 @@ pub struct Ack {
     pub stream: StreamId,
     /// The first place that has not arrived.
     pub next: Seq,
+    /// What the recipient has read in the places below `next`. If it is not what the sender has
+    /// written there, the sender's store has been set back or copied, and nothing is acknowledged.
+    pub transcript: Transcript,
 }
 
 /// Asks for everything of `stream` from `next` on again, under the session that carries this.
@@ -149,6 +155,25 @@ pub trait Content: Serialize + serde::de::DeserializeOwned {
     }
 }
 
+/// The content of a place in a stream, as it is encrypted: what the stream held before it, and what
+/// is said. A recipient who has read something else there reads no further.
+///
+/// ```text
+/// transcript 16 | content
+/// ```
+pub fn in_stream(before: Transcript, content: &[u8]) -> Vec<u8> {
+    [&before.0, content].concat()
+}
+
+/// Takes apart what [`in_stream`] made.
+///
+/// # Errors
+/// [`DecodeError::Truncated`] when there are too few bytes.
+pub fn from_stream(bytes: &[u8]) -> Result<(Transcript, &[u8]), DecodeError> {
+    let mut r = Reader::new(bytes);
+    Ok((Transcript(r.array()?), r.rest()))
+}
+
 impl Content for Profile {
     fn check(&self) -> Result<(), DecodeError> {
         let usable = |p: &PeerHint| (1..=MAX_HOST).contains(&p.host.len()) && p.port != 0;
@@ -168,6 +193,16 @@ impl Content for Message {
             Body::Text(text) if text.len() > MAX_TEXT => Err(DecodeError::TooLong),
             Body::Text(_) => Ok(()),
         }
+    }
+}
+
+impl Message {
+    /// The nonce in a message's bytes, also in those of a newer version.
+    ///
+    /// # Errors
+    /// [`DecodeError`] when there are too few bytes.
+    pub fn nonce_in(bytes: &[u8]) -> Result<Nonce, DecodeError> {
+        Reader::new(bytes).array().map(Nonce)
     }
 }
 

@@ -158,10 +158,26 @@ impl DeviceId {
 )]
 pub struct Seq(pub u64);
 
-/// One sender's stream of messages to one recipient device. Drawn at random when the stream
-/// begins; a restored backup begins another one.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+/// One sender's stream of messages to one recipient device. A later stream has a larger number and
+/// replaces the one before, which is over; a restored backup begins another one.
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize,
+)]
 pub struct StreamId(pub u64);
+
+impl StreamId {
+    /// A stream that begins now, after another one: the second in which it begins, and 24 random
+    /// bits. When the clock has been set back, it is somewhat larger than `after`. `None` when there
+    /// is no larger one.
+    pub fn after(after: Option<Self>, now_unix_s: u64, random: u32) -> Option<Self> {
+        let random = u64::from(random & 0xff_ffff);
+        let now = now_unix_s.checked_mul(1 << 24).map_or(u64::MAX, |high| high | random);
+        match after {
+            Some(Self(after)) if now <= after => after.checked_add(1 + random).map(Self),
+            _ => Some(Self(now)),
+        }
+    }
+}
 
 /// An envelope's place in one run of a rendezvous peer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -281,17 +297,48 @@ impl fmt::Debug for CapabilityId {
     }
 }
 
-/// The name of one message, the same at both ends: a hash of who sends to whom, the stream and
-/// the place in it. Written as 32 hexadecimal digits.
+/// 16 random bytes that stand for one message.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Nonce(pub [u8; 16]);
+
+/// What a stream has held up to a place: a hash over the contents of all places so far. Both ends
+/// compute it; where they differ, the stream was written twice.
+#[derive(Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Transcript(pub [u8; 16]);
+
+impl Transcript {
+    /// Of a stream in which nothing has been written.
+    pub const START: Self = Self([0; 16]);
+
+    /// With the next place of `stream` behind it: `seq` with `content`, of a kind by its byte.
+    #[must_use]
+    pub fn then(&self, stream: StreamId, seq: Seq, kind: u8, content: &[u8]) -> Self {
+        let mut h = blake3::Hasher::new_derive_key("halloo 2026 stream transcript v1");
+        h.update(&self.0).update(&stream.0.to_be_bytes()).update(&seq.0.to_be_bytes());
+        h.update(&[kind]).update(content);
+        let mut transcript = [0; 16];
+        transcript.copy_from_slice(&h.finalize().as_bytes()[..16]);
+        Self(transcript)
+    }
+}
+
+impl fmt::Debug for Transcript {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Transcript(…)")
+    }
+}
+
+/// The name of one message, the same at both ends and for ever: a hash of who sends to whom and the
+/// message's nonce. Written as 32 hexadecimal digits.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct MessageId(pub [u8; 16]);
 
 impl MessageId {
-    /// Names the message at `seq` of `stream` from `from` to `to`.
-    pub fn derive(from: &Fingerprint, to: &Fingerprint, stream: StreamId, seq: Seq) -> Self {
-        let mut h = blake3::Hasher::new_derive_key("halloo 2026 message id v1");
-        h.update(from.as_bytes()).update(to.as_bytes());
-        h.update(&stream.0.to_be_bytes()).update(&seq.0.to_be_bytes());
+    /// Names the message with `nonce` from `from` to `to`. Nobody can take a name of somebody else's
+    /// message.
+    pub fn derive(from: &Fingerprint, to: &Fingerprint, nonce: Nonce) -> Self {
+        let mut h = blake3::Hasher::new_derive_key("halloo 2026 message id v2");
+        h.update(from.as_bytes()).update(to.as_bytes()).update(&nonce.0);
         let mut id = [0; 16];
         id.copy_from_slice(&h.finalize().as_bytes()[..16]);
         Self(id)

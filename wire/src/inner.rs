@@ -12,7 +12,7 @@
 //! cannot be moved to another place, person or stream.
 
 use crate::codec::{DecodeError, Reader, Writer};
-use crate::ids::{DeviceId, Fingerprint, MessageId, Seq, StreamId};
+use crate::ids::{DeviceId, Fingerprint, Seq, StreamId};
 use crate::limits::{MAX_CONTENT, MAX_INNER};
 
 const VERSION: u8 = 1;
@@ -37,11 +37,6 @@ pub struct Route {
 }
 
 impl Route {
-    /// The name of the message with this route.
-    pub fn message_id(&self) -> MessageId {
-        MessageId::derive(&self.from, &self.to, self.stream, self.seq)
-    }
-
     fn write(&self, w: &mut Writer) {
         w.put(self.from.as_bytes()).u32(self.from_device.0);
         w.put(self.to.as_bytes()).u32(self.to_device.0);

@@ -36,7 +36,7 @@ pub mod prekey;
 pub use codec::{DecodeError, Reader, Writer};
 pub use ids::{
     CapabilityId, CapabilityToken, ChannelId, DeviceId, EnvelopeId, Fingerprint, InstanceId,
-    MessageId, PeerFingerprint, RoundId, Seq, SessionId, Side, StreamId,
+    MessageId, Nonce, PeerFingerprint, RoundId, Seq, SessionId, Side, StreamId, Transcript,
 };
 
 /// Application protocol of a connection between a node and a rendezvous peer.

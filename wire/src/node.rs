@@ -12,7 +12,7 @@
 
 use crate::codec::{DecodeError, Reader, Writer};
 use crate::content::Ack;
-use crate::ids::{Seq, StreamId};
+use crate::ids::{Seq, StreamId, Transcript};
 use crate::limits::{MAX_CHANNEL_NAME, MAX_INNER};
 
 /// What a stream between two nodes is for: its first byte.
@@ -54,7 +54,7 @@ impl StreamKind {
 ///
 /// ```text
 /// 0x01 | an inner message
-/// 0x02 | stream 8 | next 8
+/// 0x02 | stream 8 | next 8 | transcript 16
 /// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum NodeFrame {
@@ -70,7 +70,9 @@ impl NodeFrame {
         let mut w = Writer::default();
         match self {
             Self::Inner(bytes) => w.u32(1 + bytes.len() as u32).u8(0x01).put(bytes),
-            Self::Ack(ack) => w.u32(17).u8(0x02).u64(ack.stream.0).u64(ack.next.0),
+            Self::Ack(ack) => {
+                w.u32(33).u8(0x02).u64(ack.stream.0).u64(ack.next.0).put(&ack.transcript.0)
+            }
         };
         w.into_vec()
     }
@@ -90,7 +92,8 @@ impl NodeFrame {
                 Ok(Self::Inner(inner.to_vec()))
             }
             0x02 => {
-                let ack = Ack { stream: StreamId(r.u64()?), next: Seq(r.u64()?) };
+                let (stream, next) = (StreamId(r.u64()?), Seq(r.u64()?));
+                let ack = Ack { stream, next, transcript: Transcript(r.array()?) };
                 r.finish()?;
                 Ok(Self::Ack(ack))
             }

@@ -1,5 +1,6 @@
 //! The commands. Each is written once, whoever runs the node.
 
+mod backup;
 mod chat;
 mod contacts;
 mod doctor;
@@ -55,6 +56,8 @@ pub(crate) async fn run(out: Out, global: &Global, command: Command) -> Result<(
     match command {
         Command::Init(args) => identity::init(&cx, &args).await,
         Command::Passphrase(args) => passphrase::run(&cx, &args).await,
+        Command::Backup(args) => backup::write(&cx, args).await,
+        Command::Restore(args) => backup::restore(&cx, &args).await,
         Command::Id(args) => identity::id(&cx, &args).await,
         Command::Add(args) => contacts::add(&cx, args).await,
         Command::Contacts => contacts::list(&cx).await,

@@ -2,6 +2,7 @@
 //! misread it.
 
 use std::fmt::Display;
+use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
 
@@ -66,8 +67,40 @@ pub(crate) enum Request {
     Connect { to: Id<Fingerprint> },
     /// Checks the network, and the path to a contact when one is named; tells each check.
     Doctor { who: Option<Id<Fingerprint>> },
+    /// Writes a backup to a file, given by its whole path.
+    BackUp { file: PathBuf, passphrase: Secret, replace: bool },
     /// Measures throughput; tells its progress.
     Perf { to: Id<Fingerprint>, direction: Direction, duration_ms: u32 },
+}
+
+/// A passphrase on its way to the node that runs. It does not print, and is wiped when it is
+/// dropped.
+#[derive(Clone, PartialEq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub(crate) struct Secret(String);
+
+impl Secret {
+    /// Wraps a passphrase.
+    pub(crate) fn new(text: crate::passphrase::Secret) -> Self {
+        Self(text.to_string())
+    }
+
+    /// The passphrase as what opens a backup.
+    pub(crate) fn key(&self) -> halloo::HomeKey {
+        halloo::HomeKey::passphrase(self.0.as_str())
+    }
+}
+
+impl std::fmt::Debug for Secret {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Secret(…)")
+    }
+}
+
+impl Drop for Secret {
+    fn drop(&mut self) {
+        zeroize::Zeroize::zeroize(&mut self.0);
+    }
 }
 
 /// Where to begin to tell events.

@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 #![allow(clippy::print_stderr, reason = "a failed test shows what its processes said")]
 
+mod backup;
 mod control;
 mod conversation;
 mod crashes;

@@ -2,7 +2,7 @@
 
 use halloo_wire::inner::{Inner, Kind, Plain, RatchetType, Route};
 use halloo_wire::limits::MAX_CONTENT;
-use halloo_wire::{DecodeError, MessageId, Reader, Seq, StreamId};
+use halloo_wire::{DecodeError, Reader, Seq, StreamId};
 use vodozemac::olm::{DecryptionError, OlmMessage, Session, SessionConfig};
 use zeroize::Zeroizing;
 
@@ -290,11 +290,6 @@ impl VerifiedPlain {
     /// Who wrote to whom, and where it stands in the stream.
     pub fn route(&self) -> &Route {
         &self.plain.route
-    }
-
-    /// The message's name.
-    pub fn message_id(&self) -> MessageId {
-        self.plain.route.message_id()
     }
 
     /// What it is for.

@@ -5,9 +5,10 @@ use halloo_identity::{Address, Fingerprint, PeerHost, ReachCapability};
 use halloo_wire::content::{Content, PeerHint, Profile};
 use halloo_wire::inner::Kind;
 use halloo_wire::limits::{MAX_NAME, MAX_NOTE, MAX_PEERS};
-use halloo_wire::{CapabilityId, DeviceId, RoundId, StreamId};
+use halloo_wire::{CapabilityId, DeviceId, RoundId, Seq};
 use zeroize::Zeroizing;
 
+use super::again::new_stream;
 use super::{Context, META_NAME, META_PEERS, Messenger, Output};
 use crate::contact::{CheckedHow, ContactState, Verification};
 use crate::error::{ConnectError, ContactError};
@@ -341,10 +342,18 @@ impl Messenger {
                 cx.wake(fp);
             }
             ContactState::Accepted => {
-                // They begin again, with a new device or an emptied home: so do we.
+                // They begin again: so do we.
                 row.ack_due += 1;
-                let profile = self.profile(cx, &row, "")?.encode();
-                self.begin_stream(cx, &mut row, (Kind::Accept, &profile))?;
+                let first = cx.db.unacked(&fp, Seq(0), 1)?.pop();
+                if first.is_some_and(|first| first.kind == Kind::Request) {
+                    // The two requests crossed. Ours goes on their session, which both sides have.
+                    cx.db.put_contact(&row)?;
+                    cx.db.clear_inner(&fp, Seq(0))?;
+                } else {
+                    let (profile, ours) = (self.own_profile(cx, &row)?, row.stream);
+                    self.begin_stream(cx, &mut row, (Kind::Accept, &profile), ours)?;
+                }
+                cx.emit(EventKind::BeganAgain { contact: fp })?;
                 cx.outputs.push(Output::GrantsChanged);
                 cx.wake(fp);
             }
@@ -378,6 +387,15 @@ impl Messenger {
     pub(super) fn has_room_for_request(&self, cx: &Context<'_>) -> Result<bool, StoreError> {
         Ok(cx.db.contacts_in_state(ContactState::Incoming)? < MAX_INCOMING
             && cx.db.contacts()?.len() < MAX_CONTACTS)
+    }
+
+    /// Our profile for a contact, without a note, as bytes.
+    pub(super) fn own_profile(
+        &self,
+        cx: &Context<'_>,
+        row: &ContactRow,
+    ) -> Result<Vec<u8>, StoreError> {
+        Ok(self.profile(cx, row, "")?.encode())
     }
 
     fn profile(
@@ -461,7 +479,7 @@ fn new_contact(cx: &Context<'_>, fp: Fingerprint, state: ContactState, name: Str
         cap_theirs: None,
         ratchet_key: None,
         introduced: false,
-        stream: StreamId(crate::random::u64()),
+        stream: new_stream(cx, None).unwrap_or_default(),
         next_seq: 1,
         verified: Verification::NotChecked,
         attempts: Vec::new(),

@@ -1,14 +1,18 @@
 //! Messages that arrive: opened, deduplicated, decrypted, stored, and only then acknowledged.
 
+use std::collections::BTreeMap;
+
 use halloo_e2ee::{
     DecryptError, Parties, RatchetAccount, RatchetSession, VerifiedPlain, open, verify_introduction,
 };
 use halloo_identity::Fingerprint;
-use halloo_wire::content::{Ack, Body, Content, Message, Ping, Profile, Resend, Safety};
+use halloo_wire::content::{
+    Ack, Body, Content, Message, Ping, Profile, Resend, Safety, from_stream,
+};
 use halloo_wire::envelope::Lane;
-use halloo_wire::inner::{Inner, Kind, RatchetType};
+use halloo_wire::inner::{Inner, Kind, RatchetType, Route};
 use halloo_wire::peer::Found;
-use halloo_wire::{EnvelopeId, Seq, StreamId};
+use halloo_wire::{EnvelopeId, MessageId, Nonce, Seq, StreamId, Transcript};
 
 use super::outgoing::RECEIVED;
 use super::prekeys::KEYS_USED;
@@ -17,11 +21,14 @@ use crate::contact::ContactState;
 use crate::error::BundleRefused;
 use crate::event::{EventKind, Via};
 use crate::planted::{Bug, planted};
-use crate::store::{ContactRow, NewHistory, StoreError};
+use crate::store::{ContactRow, Incoming, NewHistory, StoreError};
 
 /// Messages that may wait for earlier ones, for each contact. A sender has at most 32 envelopes
 /// on the way at once, so an honest one never fills this; what is beyond stays at the peer.
 pub(super) const MAX_HELD: usize = 64;
+/// Seconds that earlier messages may be missing while later ones have come. Then they are asked for:
+/// what was read before this store was set back does not come again by itself.
+const MAX_GAP_S: u64 = 300;
 /// Seconds between two requests to send again under fresh keys. A contact cannot make us fetch
 /// bundles faster.
 const RESEND_INTERVAL_S: u64 = 60;
@@ -33,6 +40,19 @@ pub(crate) struct Arrival {
     /// Whether the sender's right to write was shown: by TLS, or by a capability.
     authorized: bool,
     envelope: Option<EnvelopeId>,
+}
+
+/// What has come before its turn from one contact.
+pub(super) struct Held {
+    /// When the stream last moved on, or the first of these came; Unix seconds.
+    since: u64,
+    held: BTreeMap<(StreamId, Seq), Arrival>,
+}
+
+impl Held {
+    fn new(now: u64) -> Self {
+        Self { since: now, held: BTreeMap::new() }
+    }
 }
 
 /// What became of arrivals.
@@ -54,6 +74,8 @@ enum Verdict {
     Done,
     /// Waits for earlier ones; nothing is acknowledged.
     Held,
+    /// The same, and the earlier ones have not come for so long that they may never.
+    HeldTooLong,
     /// Too early to be held. It stays where it is; nothing is acknowledged.
     PassedOver,
 }
@@ -67,6 +89,10 @@ enum Refusal {
     NotAccepted,
     NoRoom,
     Early,
+    /// A request of a stream that is over.
+    Over,
+    /// The sender has not written what was read in the stream before.
+    Forked,
     NoIntroduction,
     BadIntroduction,
     WrongIntroduction,
@@ -81,7 +107,7 @@ enum Refusal {
 impl Refusal {
     /// Whether the sender's encrypting it again, under fresh keys, would help.
     fn is_unreadable(self) -> bool {
-        matches!(self, Self::Undecryptable | Self::Early | Self::TooFarAhead)
+        matches!(self, Self::Undecryptable | Self::Early | Self::TooFarAhead | Self::Over)
     }
 }
 
@@ -174,20 +200,30 @@ impl Messenger {
         let mut next = Some(arrival);
         while let Some(arrival) = next.take() {
             let envelope = arrival.envelope;
-            let authorized = arrival.authorized;
+            let (authorized, via) = (arrival.authorized, arrival.via);
             match self.take(cx, arrival) {
                 Ok(Verdict::Done) => {
                     ingested.done.extend(envelope);
                     next = self.held_next(cx, &from, stream, &mut ingested.done)?;
                 }
                 Ok(Verdict::Held) => {}
+                Ok(Verdict::HeldTooLong) => {
+                    if self.may_ask_again(cx, &from)? {
+                        ingested.unreadable.push(from);
+                    }
+                }
                 Ok(Verdict::PassedOver) => ingested.passed_over = true,
                 Err(Failure::Store(e)) => return Err(e),
                 Err(Failure::Refused(reason)) => {
                     tracing::debug!(?reason, from = %from.short(), "A message is refused");
                     ingested.refused += 1;
                     ingested.done.extend(envelope);
-                    if reason.is_unreadable() && authorized && self.may_ask_again(cx, &from)? {
+                    let asks = authorized || reason == Refusal::Over;
+                    if reason == Refusal::Forked {
+                        // A receipt shows the sender what was read.
+                        receipt_due(cx, from, via)?;
+                    }
+                    if reason.is_unreadable() && asks && self.may_ask_again(cx, &from)? {
                         ingested.unreadable.push(from);
                         cx.emit(EventKind::Undecryptable { from })?;
                     }
@@ -216,7 +252,17 @@ impl Messenger {
             None if !self.has_room_for_request(cx)? => return Err(Refusal::NoRoom.into()),
             None => {}
         }
-        let next = cx.db.stream_next(&from, route.stream)?.unwrap_or(Seq(1));
+        let incoming = cx.db.incoming(&from)?;
+        if arrival.inner.kind.is_sequenced() && incoming.is_some_and(|i| route.stream < i.stream) {
+            // Over: everything that was in it is in a later one. A sender who does not know that
+            // has an old store.
+            if arrival.inner.kind == Kind::Request {
+                return Err(Refusal::Over.into());
+            }
+            receipt_due(cx, from, arrival.via)?;
+            return Ok(Verdict::Done);
+        }
+        let next = next_place(incoming, route.stream);
         if arrival.inner.kind.is_sequenced() {
             if route.seq < next {
                 // It is on disk: the acknowledgement must have been lost.
@@ -259,7 +305,8 @@ impl Messenger {
             }
             Err(Failure::Refused(_)) => return Err(Refusal::Early.into()),
         }
-        let held = self.held.entry(from).or_default();
+        let now = cx.now.0;
+        let Held { since, held } = self.held.entry(from).or_insert(Held::new(now));
         let place = (arrival.inner.route.stream, arrival.inner.route.seq);
         // Those whose turn comes first are kept.
         let room = held.len() < MAX_HELD || held.last_key_value().is_some_and(|(k, _)| *k > place);
@@ -271,7 +318,12 @@ impl Messenger {
             held.pop_last();
             return Ok(Verdict::PassedOver);
         }
-        Ok(Verdict::Held)
+        // A time to come was noted by a clock that was wrong.
+        if (*since..since.saturating_add(MAX_GAP_S)).contains(&now) {
+            return Ok(Verdict::Held);
+        }
+        *since = now;
+        Ok(Verdict::HeldTooLong)
     }
 
     /// The held message whose turn it is. Envelopes of which nothing is needed are `done`.
@@ -282,11 +334,14 @@ impl Messenger {
         stream: StreamId,
         done: &mut Vec<EnvelopeId>,
     ) -> Result<Option<Arrival>, StoreError> {
-        let Some(held) = self.held.get_mut(from) else { return Ok(None) };
-        let next = cx.db.stream_next(from, stream)?.unwrap_or(Seq(1));
-        // What has arrived by another way meanwhile is of no use here.
+        let Some(Held { since, held }) = self.held.get_mut(from) else { return Ok(None) };
+        *since = cx.now.0;
+        let incoming = cx.db.incoming(from)?;
+        let next = next_place(incoming, stream);
+        // What has arrived by another way meanwhile is of no use here, nor what is over.
         held.retain(|(s, seq), arrival| {
-            let keep = *s != stream || *seq >= next;
+            let keep =
+                if *s == stream { *seq >= next } else { incoming.is_none_or(|i| *s > i.stream) };
             if !keep {
                 done.extend(arrival.envelope);
             }
@@ -325,13 +380,22 @@ impl Messenger {
             return Err(Refusal::NoIntroduction.into());
         }
         let parties = Parties { us: self.me(cx)?, them };
+        let incoming = cx.db.incoming(&route.from)?.filter(|i| i.stream == route.stream);
+        let transcript = incoming.map_or(Transcript::START, |i| i.transcript);
         let (moved, plain) = if early {
             (None, self.peek(cx, inner, &parties)?)
         } else {
             let (session, origin, plain) = self.decrypt(cx, inner, &parties)?;
             (Some((session, origin)), plain)
         };
-        let said = said(inner.kind, &plain).inspect_err(|_| {
+        let read = read(inner.kind, &plain).and_then(|(before, content)| {
+            let said = said(inner.kind, content)?;
+            match before.is_none_or(|before| before == transcript) {
+                true => Ok((said, content)),
+                false => Err(Refusal::Forked),
+            }
+        });
+        let (said, content) = read.inspect_err(|_| {
             // Nothing of this is written: read again what the decryption moved on in memory.
             self.account = None;
             self.sessions.remove(&route.from);
@@ -353,7 +417,9 @@ impl Messenger {
                 row.introduced = true;
                 self.take_accept(cx, row, &profile)?;
             }
-            Said::Message(message) => self.take_message(cx, &plain, message, arrival.via)?,
+            Said::Message((nonce, message)) => {
+                self.take_message(cx, &route, nonce, message, content, arrival.via)?;
+            }
             Said::Safety(safety) => self.take_safety(cx, &route.from, &safety)?,
             Said::Ack(ack) => self.take_ack(cx, &route.from, ack, arrival.via)?,
             Said::Resend(resend) => self.take_resend(cx, &route.from, resend, arrival.via)?,
@@ -374,7 +440,10 @@ impl Messenger {
         }
         self.keep_session(cx, &route.from, moved)?;
         if inner.kind.is_sequenced() {
-            cx.db.set_stream_next(&route.from, route.stream, Seq(route.seq.0 + 1))?;
+            let kind = inner.kind.to_byte();
+            let transcript = transcript.then(route.stream, route.seq, kind, content);
+            let (stream, next) = (route.stream, Seq(route.seq.0 + 1));
+            cx.db.put_incoming(&route.from, &Incoming { stream, next, transcript })?;
             receipt_due(cx, route.from, arrival.via)?;
         }
         Ok(())
@@ -456,19 +525,22 @@ impl Messenger {
     fn take_message(
         &mut self,
         cx: &mut Context<'_>,
-        plain: &VerifiedPlain,
+        route: &Route,
+        nonce: Nonce,
         message: Option<Message>,
+        content: &[u8],
         via: Via,
     ) -> Result<(), StoreError> {
-        let (from, id) = (plain.route().from, plain.message_id());
+        let from = route.from;
+        let id = MessageId::derive(&from, &route.to, nonce);
         let is_new = cx.db.add_history(
             &from,
             &NewHistory {
                 outgoing: false,
-                seq: plain.route().seq,
+                seq: route.seq,
                 id,
                 client_id: None,
-                content: plain.content(),
+                content,
                 state: RECEIVED,
                 at: cx.now.0,
             },
@@ -477,7 +549,7 @@ impl Messenger {
             return Ok(());
         }
         match message {
-            Some(Message { parent, body: Body::Text(text) }) => {
+            Some(Message { parent, body: Body::Text(text), .. }) => {
                 cx.emit(EventKind::Message { from, id, text, parent, via })
             }
             _ => {
@@ -496,9 +568,17 @@ impl Messenger {
         resend: Resend,
         via: Via,
     ) -> Result<(), StoreError> {
-        let Some(row) = cx.db.contact(from)? else { return Ok(()) };
-        if resend.stream.is_none_or(|s| s == row.stream) {
-            cx.db.clear_inner(from, resend.next)?;
+        let Some(mut row) = cx.db.contact(from)? else { return Ok(()) };
+        match resend.stream {
+            Some(stream) if stream > row.stream => self.set_back(cx, row, stream)?,
+            // They have nothing of ours, in which everything is that was in theirs.
+            Some(stream) if stream < row.stream => cx.db.clear_inner(from, Seq(0))?,
+            _ if cx.db.first_unacked(from)?.is_some_and(|first| resend.next < first) => {
+                // They have acknowledged it: it is their store that was set back.
+                let (profile, ours) = (self.own_profile(cx, &row)?, row.stream);
+                self.begin_stream(cx, &mut row, (Kind::Accept, &profile), ours)?;
+            }
+            _ => cx.db.clear_inner(from, resend.next)?,
         }
         // What could not be read may have been a receipt.
         receipt_due(cx, *from, via)
@@ -526,13 +606,18 @@ impl Messenger {
         found: &Found,
     ) -> Result<Option<Vec<u8>>, BundleRefused> {
         self.take_bundle_for(cx, fp, found, true)?;
-        let missing = cx.db.newest_stream(fp)?;
+        let incoming = cx.db.incoming(fp)?;
         let resend = Resend {
-            stream: missing.map(|(stream, _)| stream),
-            next: missing.map_or(Seq(1), |(_, next)| next),
+            stream: incoming.map(|i| i.stream),
+            next: incoming.map_or(Seq(1), |i| i.next),
         };
         Ok(self.make_control(cx, fp, Kind::Resend, &resend.encode())?)
     }
+}
+
+/// The first place of a contact's stream that has not arrived.
+fn next_place(incoming: Option<Incoming>, stream: StreamId) -> Seq {
+    incoming.filter(|i| i.stream == stream).map_or(Seq(1), |i| i.next)
 }
 
 /// Notes that a contact is owed a receipt, and which way it needs to go.
@@ -571,7 +656,7 @@ pub(super) enum Origin {
 enum Said {
     Request(Profile),
     Accept(Profile),
-    Message(Option<Message>),
+    Message((Nonce, Option<Message>)),
     Safety(Safety),
     Ack(Ack),
     Resend(Resend),
@@ -581,13 +666,22 @@ enum Said {
     Unknown,
 }
 
-fn said(kind: Kind, plain: &VerifiedPlain) -> Result<Said, Refusal> {
-    let bytes = plain.content();
+/// What is said, and what the stream held before it, for kinds in the stream.
+fn read(kind: Kind, plain: &VerifiedPlain) -> Result<(Option<Transcript>, &[u8]), Refusal> {
+    if !kind.is_sequenced() {
+        return Ok((None, plain.content()));
+    }
+    let (before, content) = from_stream(plain.content()).map_err(|_| Refusal::BadContent)?;
+    Ok((Some(before), content))
+}
+
+fn said(kind: Kind, bytes: &[u8]) -> Result<Said, Refusal> {
     match kind {
         Kind::Request => Profile::decode(bytes).map(Said::Request),
         Kind::Accept => Ok(Profile::decode(bytes).map_or(Said::Unknown, Said::Accept)),
         // What a newer version writes is kept as it is.
-        Kind::Message => Ok(Said::Message(Message::decode(bytes).ok())),
+        Kind::Message => Message::nonce_in(bytes)
+            .map(|nonce| Said::Message((nonce, Message::decode(bytes).ok()))),
         Kind::Safety => Ok(Safety::decode(bytes).map_or(Said::Unknown, Said::Safety)),
         Kind::Ack => Ack::decode(bytes).map(Said::Ack),
         Kind::Resend => Resend::decode(bytes).map(Said::Resend),

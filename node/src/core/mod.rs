@@ -8,6 +8,7 @@
 //! The order inside is always: check, decrypt on a copy, write, and only then tell. So a bad input
 //! changes nothing, and no acknowledgement leaves before what it acknowledges is on disk.
 
+mod again;
 mod contacts;
 mod incoming;
 mod outgoing;
@@ -17,16 +18,16 @@ pub(crate) mod schedule;
 #[cfg(test)]
 mod tests;
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use halloo_e2ee::{BundleSecrets, Party, RatchetAccount, RatchetSession, UnixTime};
 use halloo_identity::{Fingerprint, Identity};
-use halloo_wire::{Seq, StreamId};
 
+pub(crate) use again::strip_for_backup;
 pub(crate) use contacts::{Caller, Calling, Reach};
-use incoming::Origin;
 pub(crate) use incoming::{Arrival, Ingested};
+use incoming::{Held, Origin};
 #[cfg(test)]
 pub(crate) use outgoing::DueAck;
 pub(crate) use outgoing::{Departure, delivery_of};
@@ -101,7 +102,7 @@ pub(crate) struct Messenger {
     secrets: Option<Vec<BundleSecrets>>,
     /// Messages that came before their turn, not decrypted and not acknowledged. Bounded by
     /// [`incoming::MAX_HELD`] for each contact.
-    held: HashMap<Fingerprint, BTreeMap<(StreamId, Seq), Arrival>>,
+    held: HashMap<Fingerprint, Held>,
 }
 
 impl Messenger {
@@ -134,6 +135,11 @@ impl Messenger {
         }
         it.account(cx)?;
         Ok(it)
+    }
+
+    /// Whether a database belongs to nobody yet.
+    pub(crate) fn is_new(cx: &Context<'_>) -> Result<bool, StoreError> {
+        Ok(cx.db.meta(META_FINGERPRINT)?.is_none())
     }
 
     /// Forgets what is only a copy of the database, after a transaction was rolled back.
@@ -214,8 +220,9 @@ impl Messenger {
         Ok(self.sessions.get_mut(fp).expect("inserted above"))
     }
 
-    /// Writes a session and makes it the one that we speak on. A known one has been taken out of
-    /// the cache.
+    /// Writes a session that read a message, and makes it the one that we speak on. A known one has
+    /// been taken out of the cache; it does not overtake a session that waits for its first answer,
+    /// because that was begun for the reason that the known ones are not readable.
     fn save_session(
         &mut self,
         cx: &Context<'_>,
@@ -223,9 +230,11 @@ impl Messenger {
         session: RatchetSession,
         origin: Origin,
     ) -> Result<(), StoreError> {
-        cx.db.put_session(fp, &session.id(), &session.to_bytes(), true)?;
+        let kept = self.sessions.entry(*fp).or_default();
+        let waits = origin == Origin::Known && kept.first().is_some_and(|s| !s.has_heard());
+        cx.db.put_session(fp, &session.id(), &session.to_bytes(), !waits)?;
         match origin {
-            Origin::Known => self.sessions.entry(*fp).or_default().insert(0, session),
+            Origin::Known => kept.insert(usize::from(waits), session),
             // The store keeps a few: read again which ones.
             Origin::Begun => {
                 self.sessions.remove(fp);

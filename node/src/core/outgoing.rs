@@ -1,12 +1,14 @@
 //! Messages that leave: accepted, encrypted once, sent until acknowledged.
 
+use std::cmp::Ordering;
+
 use halloo_e2ee::{IN_FLIGHT, Parties, RatchetSession, VerifiedBundle};
 use halloo_identity::{Fingerprint, PeerHost, ReachCapability};
-use halloo_wire::content::{Ack, Body, Content, Message};
+use halloo_wire::content::{Ack, Body, Content, Message, in_stream};
 use halloo_wire::inner::Kind;
 use halloo_wire::limits::MAX_TEXT;
 use halloo_wire::peer::{Found, Receipt};
-use halloo_wire::{CapabilityToken, DeviceId, InstanceId, MessageId, Seq, StreamId};
+use halloo_wire::{CapabilityToken, DeviceId, InstanceId, MessageId, Nonce, Seq};
 
 use super::incoming::Origin;
 use super::{Context, META_RUN, Messenger, party};
@@ -14,7 +16,7 @@ use crate::contact::ContactState;
 use crate::error::{BundleRefused, SendError};
 use crate::event::{Delivery, EventKind, FailReason, Via};
 use crate::planted::{Bug, planted};
-use crate::store::{ContactRow, MAX_PARKED_S, NewHistory, Outgoing, StoreError, Unacked};
+use crate::store::{ContactRow, Incoming, MAX_PARKED_S, NewHistory, Outgoing, StoreError, Unacked};
 
 /// Messages that wait for one contact. A person never gets there; a program hears that it must
 /// wait.
@@ -27,7 +29,7 @@ const MAX_ENCRYPTED_AHEAD: u64 = 4_000;
 const BUNDLE_REFRESH_S: u64 = 24 * 3600;
 
 /// Behind every place of a stream.
-const END: Seq = Seq(i64::MAX as u64);
+pub(super) const END: Seq = Seq(i64::MAX as u64);
 /// Seconds that a peer keeps something at least, whatever it says: a shorter time would make us
 /// leave it again and again.
 const MIN_PARKED_S: u32 = 60;
@@ -119,9 +121,10 @@ impl Messenger {
         if cx.db.outbox_len(fp)? >= MAX_OUTBOX {
             return Err(SendError::OutboxFull { limit: MAX_OUTBOX });
         }
-        let content = Message { parent, body: Body::Text(text.to_owned()) }.encode();
+        let nonce = Nonce(crate::random::bytes());
+        let content = Message { nonce, parent, body: Body::Text(text.to_owned()) }.encode();
         let seq = cx.db.take_seq(fp)?;
-        let id = MessageId::derive(&self.fingerprint(), fp, row.stream, seq);
+        let id = MessageId::derive(&self.fingerprint(), fp, nonce);
         cx.db.enqueue(fp, seq, Kind::Message, &content, Some(&id))?;
         self.encrypt_early(cx, &row, seq, &content)?;
         cx.db.add_history(
@@ -228,7 +231,7 @@ impl Messenger {
             return Ok(());
         };
         self.write_speaking_session(cx, &contact.fp)?;
-        cx.db.set_inner(&contact.fp, seq, &inner)
+        keep_inner(cx, contact, (Kind::Message, seq, content), &inner)
     }
 
     fn encrypt(
@@ -255,7 +258,7 @@ impl Messenger {
                 None => {
                     let made = self.make_inner(cx, &contact, row.kind, row.seq, &row.content)?;
                     let Some(inner) = made else { return Ok(Departure::NeedBundle) };
-                    cx.db.set_inner(fp, row.seq, &inner)?;
+                    keep_inner(cx, &contact, (row.kind, row.seq, &row.content), &inner)?;
                     encrypted = true;
                     inner
                 }
@@ -306,6 +309,10 @@ impl Messenger {
         let Some(them) = party(contact) else { return Ok(None) };
         let parties = Parties { us: self.me(cx)?, them };
         let Some(session) = self.sessions(cx, &contact.fp)?.first_mut() else { return Ok(None) };
+        let content = match kind.is_sequenced() {
+            true => &in_stream(cx.db.transcript_before(&contact.fp, seq)?, content),
+            false => content,
+        };
         let inner = session
             .compose(&parties, contact.stream, seq, kind, content, introduction.as_deref())
             .map_err(|_| StoreError::Unreadable("session that cannot encrypt"))?
@@ -447,19 +454,29 @@ impl Messenger {
         via: Via,
     ) -> Result<(), StoreError> {
         let Some(row) = cx.db.contact(fp)? else { return Ok(()) };
-        // An acknowledgement of another stream, or of what was never sent, is a lie or very old.
-        if ack.stream != row.stream || ack.next.0 > row.next_seq {
+        match ack.stream.cmp(&row.stream) {
+            // Of a stream that is over: everything that was in it is in ours.
+            Ordering::Less => return Ok(()),
+            Ordering::Equal => {}
+            Ordering::Greater => return self.set_back(cx, row, ack.stream),
+        }
+        let first = cx.db.first_unacked(fp)?.unwrap_or(Seq(row.next_seq));
+        if ack.next <= first {
             return Ok(());
         }
+        let written = cx.db.transcript(fp, Seq(ack.next.0 - 1))?;
+        if written != Some(ack.transcript) {
+            let stream = row.stream;
+            return self.set_back(cx, row, stream);
+        }
+        cx.db.set_acked_transcript(fp, ack.transcript)?;
         let acked = cx.db.remove_acked(fp, ack.next)?;
-        for (id, _) in acked.messages {
+        for (id, _) in acked {
             cx.db.set_history_state(&id, DELIVERED)?;
             cx.emit(EventKind::Delivered { to: *fp, id, via })?;
         }
-        if acked.count > 0 {
-            // The window may have opened.
-            cx.wake(*fp);
-        }
+        // The window may have opened.
+        cx.wake(*fp);
         Ok(())
     }
 
@@ -473,8 +490,10 @@ impl Messenger {
         if row.ack_due == 0 || row.state != ContactState::Accepted {
             return Ok(None);
         }
-        let newest = cx.db.newest_stream(fp)?;
-        Ok(newest.map(|(stream, next)| DueAck { ack: Ack { stream, next }, due: row.ack_due }))
+        Ok(cx.db.incoming(fp)?.map(|Incoming { stream, next, transcript }| DueAck {
+            ack: Ack { stream, next, transcript },
+            due: row.ack_due,
+        }))
     }
 
     /// Notes that an acknowledgement has left. If it is lost, the sender sends again and a new
@@ -495,36 +514,29 @@ impl Messenger {
         fp: &Fingerprint,
         why: FailReason,
     ) -> Result<(), StoreError> {
-        for (id, _) in cx.db.remove_acked(fp, END)?.messages {
+        for (id, _) in cx.db.remove_acked(fp, END)? {
             cx.db.set_history_state(&id, BLOCKED)?;
             cx.emit(EventKind::Failed { to: *fp, id, why })?;
         }
         Ok(())
     }
+}
 
-    /// The contact has lost what it knew of our stream: begin another one with `first`, followed
-    /// by the messages that are not delivered. They keep their names here; there they get new
-    /// ones.
-    pub(super) fn begin_stream(
-        &mut self,
-        cx: &mut Context<'_>,
-        row: &mut ContactRow,
-        first: (Kind, &[u8]),
-    ) -> Result<(), StoreError> {
-        let fp = row.fp;
-        let messages = cx.db.remove_acked(&fp, END)?.messages;
-        cx.db.remove_sessions(&fp)?;
-        self.sessions.remove(&fp);
-        row.stream = StreamId(crate::random::u64());
-        row.next_seq = 1;
-        cx.db.put_contact(row)?;
-        let seq = cx.db.take_seq(&fp)?;
-        cx.db.enqueue(&fp, seq, first.0, first.1, None)?;
-        for (id, content) in messages {
-            let seq = cx.db.take_seq(&fp)?;
-            cx.db.enqueue(&fp, seq, Kind::Message, &content, Some(&id))?;
-            cx.db.set_history_seq(&id, seq)?;
+/// Writes the ciphertext of a place. What the stream holds with it is noted when it is encrypted for
+/// the first time, which happens in the order of the stream, and stays the same when that is done
+/// again.
+fn keep_inner(
+    cx: &Context<'_>,
+    contact: &ContactRow,
+    (kind, seq, content): (Kind, Seq, &[u8]),
+    inner: &[u8],
+) -> Result<(), StoreError> {
+    let transcript = match cx.db.transcript(&contact.fp, seq)? {
+        Some(known) => known,
+        None => {
+            let before = cx.db.transcript_before(&contact.fp, seq)?;
+            before.then(contact.stream, seq, kind.to_byte(), content)
         }
-        Ok(())
-    }
+    };
+    cx.db.set_inner(&contact.fp, seq, inner, transcript)
 }

@@ -61,7 +61,7 @@ pub(super) fn wipe(path: &Path) -> io::Result<()> {
     sync_folder(path)
 }
 
-fn with_end(path: &Path, end: &str) -> PathBuf {
+pub(super) fn with_end(path: &Path, end: &str) -> PathBuf {
     let mut name = OsString::from(path);
     name.push(end);
     name.into()

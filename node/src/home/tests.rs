@@ -6,8 +6,8 @@ use std::path::{Path, PathBuf};
 
 use halloo_identity::{HomeKey, PeerHost};
 
-use super::{Home, KEY_FILE, LOCKED_STORE, PLAIN_STORE, files};
-use crate::error::StartError;
+use super::{Home, KEY_FILE, LOCKED_STORE, PLAIN_STORE, backup, files};
+use crate::error::{BackupError, StartError};
 
 /// What a thief looks for.
 const NAME: &str = "Somebody Findable";
@@ -29,10 +29,10 @@ fn fill(home: &Home) {
     home.set_up(Some((&peer, None)), Some(NAME)).unwrap();
     home.with_store(|_, cx| {
         cx.db.execute(&format!(
-            "INSERT INTO contacts VALUES (x'01', 1, '{NAME}', '{NAME}', '{TEXT}', 2, x'00', x'02', \
-             NULL, NULL, 0, 1, 1, NULL, NULL, x'00', NULL, 0, 0, 0, 0, 0); \
+            "INSERT INTO contacts VALUES (zeroblob(30), 1, '{NAME}', '{NAME}', '{TEXT}', 2, x'00', \
+             zeroblob(32), NULL, NULL, 0, 1, 1, NULL, NULL, x'00', NULL, 0, 0, 0, 0, 0); \
              INSERT INTO history (contact, outgoing, seq, id, at, body, state) \
-             VALUES (x'01', 1, 1, x'03', 0, CAST('{TEXT}' AS BLOB), 0)"
+             VALUES (zeroblob(30), 1, 1, zeroblob(16), 0, CAST('{TEXT}' AS BLOB), 0)"
         ))
     })
     .unwrap();
@@ -266,4 +266,107 @@ fn copy_all(from: &Path, to: &Path) {
     for name in names(from) {
         fs::copy(from.join(&name), to.join(&name)).unwrap();
     }
+}
+
+/// A home, a backup of it, and what opens that.
+fn backed_up(folder: &Path) -> (Home, PathBuf, HomeKey) {
+    let home = filled(&folder.join("home"));
+    let (file, key) = (folder.join("the.backup"), key("correct horse"));
+    home.back_up(&file, &key, false).unwrap();
+    (home, file, key)
+}
+
+#[test]
+fn a_backup_is_one_file_that_shows_nothing_and_makes_a_home_again() {
+    let folder = tempfile::tempdir().unwrap();
+    let (home, file, backup_key) = backed_up(folder.path());
+    assert_eq!(names(folder.path()), ["home", "the.backup"]);
+    let raw = fs::read(&file).unwrap();
+    for wanted in [NAME, TEXT, "SQLite format 3", "HALLOO IDENTITY"] {
+        assert!(!raw.windows(wanted.len()).any(|w| w == wanted.as_bytes()), "{wanted}");
+    }
+    for (name, own) in [("plain", None), ("locked", Some(key("its own")))] {
+        let path = folder.path().join(name);
+        let restored = Home::restore(&path, &file, &backup_key, own.as_ref()).unwrap();
+        is_whole(&restored);
+        assert_eq!(restored.identity().fingerprint(), home.identity().fingerprint());
+        let store = if own.is_some() { LOCKED_STORE } else { PLAIN_STORE };
+        assert_eq!(names(&path), [KEY_FILE, store, "node.lock"]);
+        assert_eq!(shows_something(&path), own.is_none());
+        assert!(matches!(
+            Home::restore(&path, &file, &backup_key, None),
+            Err(BackupError::Home(e)) if matches!(*e, StartError::AlreadyRunning { .. })
+        ));
+        drop(restored);
+        is_whole(&Home::open_as(&path, own.as_ref()).unwrap());
+        let again = Home::restore(&path, &file, &backup_key, None);
+        assert!(matches!(again, Err(BackupError::HomeInUse { .. })));
+    }
+}
+
+#[test]
+fn a_backup_is_replaced_as_a_whole_and_only_when_asked() {
+    let folder = tempfile::tempdir().unwrap();
+    let (home, file, backup_key) = backed_up(folder.path());
+    let before = fs::read(&file).unwrap();
+    let refused = home.back_up(&file, &backup_key, false);
+    assert!(matches!(refused, Err(BackupError::Exists { .. })));
+    assert!(matches!(home.back_up(&file, &key(""), true), Err(BackupError::EmptyPassphrase)));
+    assert_eq!(fs::read(&file).unwrap(), before);
+    home.back_up(&file, &backup_key, true).unwrap();
+    assert_ne!(fs::read(&file).unwrap(), before, "each has a key of its own");
+    assert!(home.back_up(&folder.path().join("no folder/x"), &backup_key, false).is_err());
+    assert_eq!(names(folder.path()), ["home", "the.backup"]);
+}
+
+#[test]
+fn a_backup_that_is_damaged_cut_off_or_something_else_makes_no_home() {
+    let folder = tempfile::tempdir().unwrap();
+    let (_home, file, backup_key) = backed_up(folder.path());
+    let whole = fs::read(&file).unwrap();
+    let refuses = |bytes: &[u8], key: &HomeKey| {
+        let (path, file) = (folder.path().join("new"), folder.path().join("changed"));
+        fs::write(&file, bytes).unwrap();
+        let refused = Home::restore(&path, &file, key, None).unwrap_err();
+        assert!(!path.join(KEY_FILE).exists());
+        let opened = Home::open(&path);
+        let unfinished = matches!(opened, Err(StartError::RestoreUnfinished { .. }));
+        drop(opened);
+        fs::remove_dir_all(&path).unwrap_or_default();
+        (refused, unfinished)
+    };
+    let (refused, unfinished) = refuses(&whole, &key("wrong"));
+    assert!(matches!(refused, BackupError::WrongPassphrase { .. }) && !unfinished);
+    for bytes in [&b""[..], b"something else that is long enough", b"HALLOO BACKUP 2\n\0\0\0\0"] {
+        let (refused, unfinished) = refuses(bytes, &backup_key);
+        assert!(matches!(refused, BackupError::NotABackup { .. }) && !unfinished);
+    }
+    let database = whole.len() - 4096 * (whole.len() / 4096);
+    for at in [17, 21, 700, database + 20, database + 5000, whole.len() - 2] {
+        let mut changed = whole.clone();
+        changed[at] ^= 1;
+        let (refused, _) = refuses(&changed, &backup_key);
+        let right = matches!(refused, BackupError::NotABackup { .. } | BackupError::Damaged { .. });
+        assert!(right, "byte {at}: {refused}");
+    }
+    for length in [10, 100, database, database + 4096, whole.len() - 4096, whole.len() - 1] {
+        let (refused, _) = refuses(&whole[..length], &backup_key);
+        let right = matches!(refused, BackupError::NotABackup { .. } | BackupError::Damaged { .. });
+        assert!(right, "{length} bytes: {refused}");
+    }
+}
+
+#[test]
+fn a_restore_that_was_interrupted_is_refused_until_it_is_done_again() {
+    let folder = tempfile::tempdir().unwrap();
+    let (home, file, backup_key) = backed_up(folder.path());
+    let path = folder.path().join("new");
+    fs::create_dir(&path).unwrap();
+    // As it is before the last step: everything is there, and so is the mark.
+    fs::write(path.join(backup::UNFINISHED), "half a database").unwrap();
+    fs::copy(home.path.join(KEY_FILE), path.join(KEY_FILE)).unwrap();
+    fs::write(path.join(PLAIN_STORE), "half a store").unwrap();
+    assert!(matches!(Home::open(&path), Err(StartError::RestoreUnfinished { .. })));
+    is_whole(&Home::restore(&path, &file, &backup_key, None).unwrap());
+    assert_eq!(names(&path), [KEY_FILE, PLAIN_STORE, "node.lock"]);
 }

@@ -37,6 +37,19 @@ impl<'a> Db<'a> {
         Ok(())
     }
 
+    pub(crate) fn remove_meta(&self, key: &str) -> Result<()> {
+        self.sql.prepare_cached("DELETE FROM meta WHERE key = ?")?.execute([key])?;
+        Ok(())
+    }
+
+    /// Removes all sessions, prekeys, exchanges and ciphertexts.
+    pub(crate) fn remove_keys(&self) -> Result<()> {
+        self.execute(
+            "DELETE FROM sessions; DELETE FROM bundles; DELETE FROM safety; UPDATE outbox SET \
+             inner = NULL, transcript = NULL, parked_instance = NULL, parked_until = NULL",
+        )
+    }
+
     /// Counts up a number in `meta`, to `at_least` or more, and returns it; the first is 1.
     pub(crate) fn count_up(&self, key: &str, at_least: u64) -> Result<u64> {
         let next = at_least.max(self.count(key)? + 1);

@@ -14,6 +14,8 @@ use rusqlite::Connection;
 use zeroize::Zeroizing;
 
 use super::StoreError;
+use super::db::Db;
+use crate::core::strip_for_backup;
 
 /// A file and the key of its pages; `None` for a plain one.
 pub(crate) type Keyed<'a> = (&'a Path, Option<&'a DataKey>);
@@ -34,9 +36,31 @@ pub(super) fn open((path, key): Keyed<'_>) -> Result<Connection, StoreError> {
 /// # Errors
 /// [`StoreError`] when the source cannot be read, the copy cannot be written, or is not whole.
 pub(crate) fn copy(from: Keyed<'_>, to: Keyed<'_>) -> Result<(), StoreError> {
-    let source = open(from)?;
+    copy_open(&open(from)?, to)
+}
+
+/// The same of a database that is open, between two transactions.
+pub(super) fn copy_open(source: &Connection, to: Keyed<'_>) -> Result<(), StoreError> {
     source.execute("VACUUM INTO ?", [uri(to).as_str()]).map_err(without_text)?;
-    let check: String = open(to)?.pragma_query_value(None, "quick_check", |r| r.get(0))?;
+    check(&open(to)?)
+}
+
+/// Takes out of a copy what a backup must not hold. Nothing of it is left in free pages.
+///
+/// # Errors
+/// [`StoreError`] when the disk refuses or the copy cannot be read.
+pub(crate) fn strip(copy: Keyed<'_>) -> Result<(), StoreError> {
+    let connection = open(copy)?;
+    connection.pragma_update(None, "secure_delete", true)?;
+    let transaction = connection.unchecked_transaction()?;
+    strip_for_backup(Db::new(&transaction))?;
+    transaction.commit()?;
+    connection.execute_batch("VACUUM")?;
+    check(&connection)
+}
+
+fn check(connection: &Connection) -> Result<(), StoreError> {
+    let check: String = connection.pragma_query_value(None, "quick_check", |r| r.get(0))?;
     match check.as_str() {
         "ok" => Ok(()),
         _ => Err(StoreError::Corrupt),

@@ -2,7 +2,7 @@
 
 use halloo_identity::Fingerprint;
 use halloo_wire::inner::Kind;
-use halloo_wire::{InstanceId, MessageId, Seq, StreamId};
+use halloo_wire::{InstanceId, MessageId, Seq, Transcript};
 use rusqlite::{OptionalExtension, Row, params};
 
 use super::StoreError;
@@ -16,8 +16,6 @@ use crate::planted::{Bug, planted};
 pub(crate) const MAX_PARKED_S: u32 = 14 * 24 * 3600;
 /// Durable events that are kept; the oldest go first. What was said stays in the history.
 const MAX_EVENTS: i64 = 100_000;
-/// Streams that are remembered for each contact: one for each time that they restored a backup.
-const MAX_STREAMS: i64 = 64;
 
 /// A row of `outbox`.
 pub(crate) struct Unacked {
@@ -33,14 +31,6 @@ pub(crate) struct Outgoing {
     pub(crate) seq: Seq,
     pub(crate) kind: Kind,
     pub(crate) inner: Vec<u8>,
-}
-
-/// What was taken out of `outbox`.
-pub(crate) struct Removed {
-    /// How much it was.
-    pub(crate) count: usize,
-    /// The messages among it, in order, with their content.
-    pub(crate) messages: Vec<(MessageId, Vec<u8>)>,
 }
 
 /// A message to write into the history.
@@ -207,10 +197,19 @@ impl Db<'_> {
         Ok(q.query_row([fp.as_bytes()], |r| u64_at(r, 0)).optional()?.map(Seq))
     }
 
-    pub(crate) fn set_inner(&self, fp: &Fingerprint, seq: Seq, inner: &[u8]) -> Result<()> {
+    /// Writes a ciphertext, and what the stream holds with it.
+    pub(crate) fn set_inner(
+        &self,
+        fp: &Fingerprint,
+        seq: Seq,
+        inner: &[u8],
+        transcript: Transcript,
+    ) -> Result<()> {
         self.sql
-            .prepare_cached("UPDATE outbox SET inner = ? WHERE contact = ? AND seq = ?")?
-            .execute(params![inner, fp.as_bytes(), seq.0 as i64])?;
+            .prepare_cached(
+                "UPDATE outbox SET inner = ?, transcript = ? WHERE contact = ? AND seq = ?",
+            )?
+            .execute(params![inner, transcript.0.as_slice(), fp.as_bytes(), seq.0 as i64])?;
         Ok(())
     }
 
@@ -273,8 +272,12 @@ impl Db<'_> {
         Ok(until.flatten().map(|u| u as u64))
     }
 
-    /// Removes what is below `next`.
-    pub(crate) fn remove_acked(&self, fp: &Fingerprint, next: Seq) -> Result<Removed> {
+    /// Removes what is below `next`. The messages among it, in order, with their content.
+    pub(crate) fn remove_acked(
+        &self,
+        fp: &Fingerprint,
+        next: Seq,
+    ) -> Result<Vec<(MessageId, Vec<u8>)>> {
         let mut q = self.sql.prepare_cached(
             "DELETE FROM outbox WHERE contact = ? AND seq < ? RETURNING seq, id, content",
         )?;
@@ -283,58 +286,11 @@ impl Db<'_> {
         })?;
         let mut removed = rows.collect::<std::result::Result<Vec<_>, _>>()?;
         removed.sort_by_key(|(seq, ..)| *seq);
-        let count = removed.len();
-        let messages = removed
+        removed
             .into_iter()
             .filter_map(|(_, id, content)| id.map(|id| (id, content)))
             .map(|(id, content)| Ok((MessageId(array(&id, "message id")?), content)))
-            .collect::<Result<_>>()?;
-        Ok(Removed { count, messages })
-    }
-
-    /// The first place of a contact's stream that has not arrived; `None` for an unknown stream.
-    pub(crate) fn stream_next(&self, fp: &Fingerprint, stream: StreamId) -> Result<Option<Seq>> {
-        let mut q =
-            self.sql.prepare_cached("SELECT next FROM streams WHERE contact = ? AND stream = ?")?;
-        Ok(q.query_row(params![fp.as_bytes(), stream.0 as i64], |r| u64_at(r, 0))
-            .optional()?
-            .map(Seq))
-    }
-
-    pub(crate) fn set_stream_next(
-        &self,
-        fp: &Fingerprint,
-        stream: StreamId,
-        next: Seq,
-    ) -> Result<()> {
-        let changed = self
-            .sql
-            .prepare_cached("UPDATE streams SET next = ? WHERE contact = ? AND stream = ?")?
-            .execute(params![next.0 as i64, fp.as_bytes(), stream.0 as i64])?;
-        if changed == 0 {
-            let used = self.count_up("stream_used", 1)?;
-            self.sql
-                .prepare_cached(
-                    "INSERT INTO streams (contact, stream, next, used) VALUES (?, ?, ?, ?)",
-                )?
-                .execute(params![fp.as_bytes(), stream.0 as i64, next.0 as i64, used as i64])?;
-            self.sql
-                .prepare_cached(
-                    "DELETE FROM streams WHERE contact = ?1 AND used NOT IN (SELECT used FROM \
-                     streams WHERE contact = ?1 ORDER BY used DESC LIMIT ?2)",
-                )?
-                .execute(params![fp.as_bytes(), MAX_STREAMS])?;
-        }
-        Ok(())
-    }
-
-    /// The contact's stream that began last.
-    pub(crate) fn newest_stream(&self, fp: &Fingerprint) -> Result<Option<(StreamId, Seq)>> {
-        let mut q = self.sql.prepare_cached(
-            "SELECT stream, next FROM streams WHERE contact = ? ORDER BY used DESC LIMIT 1",
-        )?;
-        Ok(q.query_row([fp.as_bytes()], |r| Ok((StreamId(u64_at(r, 0)?), Seq(u64_at(r, 1)?))))
-            .optional()?)
+            .collect()
     }
 
     /// Writes a message into the history. Returns whether it is new: a name is there once, for

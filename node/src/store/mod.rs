@@ -10,6 +10,7 @@ mod db;
 mod file;
 mod messages;
 mod schema;
+mod streams;
 #[cfg(test)]
 mod tests;
 mod thread;
@@ -18,8 +19,9 @@ use std::path::PathBuf;
 
 pub(crate) use contacts::{ContactRow, SafetyRow};
 pub(crate) use db::Db;
-pub(crate) use file::copy;
+pub(crate) use file::{copy, strip};
 pub(crate) use messages::{MAX_PARKED_S, NewHistory, Outgoing, Unacked};
+pub(crate) use streams::Incoming;
 pub(crate) use thread::{Store, StoreThread, read_once};
 #[cfg(test)]
 pub(crate) use {schema::prepare as prepare_schema, thread::prepare, thread::run_batch};
@@ -48,7 +50,7 @@ pub enum StoreError {
         known: usize,
     },
     /// The file is damaged.
-    #[error("the store is damaged: restore the home directory from a backup")]
+    #[error("the store is damaged: restore a backup into a new home")]
     Corrupt,
     /// The store belongs to another identity.
     #[error("the store belongs to another identity than the key file beside it")]

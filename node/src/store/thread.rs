@@ -1,9 +1,11 @@
 //! The thread that owns the database.
 
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::thread::JoinHandle;
 
 use halloo_e2ee::UnixTime;
+use halloo_identity::DataKey;
 use rusqlite::Connection;
 use tokio::sync::{mpsc, oneshot};
 
@@ -53,6 +55,8 @@ pub(crate) struct Store {
 
 enum Message {
     Job(Job),
+    /// Copies the database into this file, under this key.
+    Copy(PathBuf, DataKey, oneshot::Sender<Result<(), StoreError>>),
     /// Everything before this is done; nothing after it.
     Close,
 }
@@ -128,6 +132,18 @@ impl Store {
 }
 
 impl Store {
+    /// Copies the database as it is now into an empty file, encrypted under a key. Blocks, and what
+    /// else is asked waits meanwhile.
+    ///
+    /// # Errors
+    /// [`StoreError`] when the copy cannot be written.
+    pub(crate) fn copy(&self, to: &Path, key: &DataKey) -> Result<(), StoreError> {
+        let (reply, answer) = oneshot::channel();
+        let message = Message::Copy(to.to_owned(), key.clone(), reply);
+        self.jobs.blocking_send(message).map_err(|_| StoreError::Stopped)?;
+        answer.blocking_recv().unwrap_or(Err(StoreError::Stopped))
+    }
+
     /// Ends the thread after what was asked for so far. Later calls fail with
     /// [`StoreError::Stopped`].
     pub(crate) async fn close(&self) {
@@ -199,15 +215,19 @@ fn serve(
     let mut open = true;
     let mut failed = false;
     while open && queue.blocking_recv_many(&mut batch, MAX_BATCH) > 0 {
-        let jobs = batch.drain(..).map_while(|message| match message {
-            Message::Job(job) => Some(job),
-            Message::Close => {
-                open = false;
-                None
+        let (mut jobs, mut copies) = (Vec::with_capacity(batch.len()), Vec::new());
+        for message in batch.drain(..) {
+            match message {
+                Message::Job(job) if open => jobs.push(job),
+                Message::Copy(to, key, reply) if open => copies.push((to, key, reply)),
+                // Dropped: nothing is done after the end.
+                Message::Job(_) | Message::Copy(..) => {}
+                Message::Close => open = false,
             }
-        });
-        let jobs: Vec<Job> = jobs.collect();
-        batch.clear();
+        }
+        for (to, key, reply) in copies {
+            let _ = reply.send(file::copy_open(connection, (&to, Some(&key))));
+        }
         if failed {
             jobs.into_iter().for_each(|job| job(None)(Err(CommitFailed::DiskFailed)));
             continue;

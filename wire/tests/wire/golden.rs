@@ -13,8 +13,8 @@ use halloo_wire::inner::{Inner, Kind, Plain, RatchetType, Route};
 use halloo_wire::node::{ChannelName, NodeFrame, StreamKind};
 use halloo_wire::prekey::{Introduction, PrekeyBundle, one_time_keys_hash};
 use halloo_wire::{
-    ALPN_NODE, ALPN_PEER, CapabilityToken, DeviceId, Fingerprint, MessageId, PeerFingerprint, Seq,
-    StreamId,
+    ALPN_NODE, ALPN_PEER, CapabilityToken, DeviceId, Fingerprint, MessageId, Nonce,
+    PeerFingerprint, Seq, StreamId, Transcript,
 };
 
 use crate::golden_file::{check, hex, read};
@@ -25,6 +25,10 @@ fn protocols_have_their_names() {
     assert_eq!(ALPN_NODE, b"halloo/1");
 }
 
+fn ack(stream: StreamId) -> Ack {
+    Ack { stream, next: Seq(42), transcript: Transcript([0x77; 16]) }
+}
+
 #[test]
 fn frames_between_nodes() {
     check(
@@ -32,7 +36,7 @@ fn frames_between_nodes() {
         "frame",
         &[
             ("frame/inner", NodeFrame::Inner(vec![0xa0, 0xa1, 0xa2])),
-            ("frame/ack", NodeFrame::Ack(Ack { stream: stream(), next: Seq(42) })),
+            ("frame/ack", NodeFrame::Ack(ack(stream()))),
         ],
         NodeFrame::encode,
         // The reader of the stream takes the length off.
@@ -82,7 +86,7 @@ fn end_to_end_messages() {
         Inner::decode,
     );
 
-    let text = Message { parent: None, body: Body::Text("A".to_owned()) };
+    let text = Message { nonce: Nonce([0x11; 16]), parent: None, body: Body::Text("A".to_owned()) };
     let plain = Plain {
         route: route(42),
         kind: Kind::Message,
@@ -143,7 +147,11 @@ fn contents() {
             ),
         ],
     );
-    let message = |parent, text: &str| Message { parent, body: Body::Text(text.to_owned()) };
+    let message = |parent, text: &str| Message {
+        nonce: Nonce([0x22; 16]),
+        parent,
+        body: Body::Text(text.to_owned()),
+    };
     content(
         "message",
         &[
@@ -151,7 +159,7 @@ fn contents() {
             ("message/answer", message(Some(MessageId([0xab; 16])), "")),
         ],
     );
-    content("ack", &[("ack", Ack { stream: StreamId(136), next: Seq(42) })]);
+    content("ack", &[("ack", ack(StreamId(136)))]);
     content(
         "resend",
         &[
@@ -249,8 +257,10 @@ fn prekeys_and_introductions() {
 
 #[test]
 fn derived_names() {
-    let id = MessageId::derive(&alice(), &bob(), stream(), Seq(42));
-    assert_eq!(id.to_string(), "f7a77690fd32488205c8e708e8dcbdd4");
+    let id = MessageId::derive(&alice(), &bob(), Nonce([0x11; 16]));
+    assert_eq!(id.to_string(), "1350580a4d1737bc0d077af4f727ac43");
+    let transcript = Transcript::START.then(stream(), Seq(1), 3, b"abc");
+    assert_eq!(hex(&transcript.0), "83ead53a8b5bc59ad7c9056dc2c675d1");
     assert_eq!(
         hex(&CapabilityToken([0x70; 32]).id().0),
         "440a39bb2729351e7c7bb45ec13a26f7a7d7b4ad30fe16c5abf3b0ce1a3f4275"

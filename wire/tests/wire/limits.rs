@@ -9,7 +9,7 @@ use halloo_wire::inner::{Inner, Kind, Plain, RatchetType, Route};
 use halloo_wire::limits::*;
 use halloo_wire::node::{ChannelName, NodeFrame, StreamKind};
 use halloo_wire::prekey::{Introduction, PrekeyBundle};
-use halloo_wire::{DeviceId, Fingerprint, Seq, StreamId};
+use halloo_wire::{DeviceId, Fingerprint, Nonce, Seq, StreamId};
 use proptest::prelude::*;
 
 use crate::golden_file::read;
@@ -42,11 +42,17 @@ fn a_profile_keeps_its_limits() {
 
 #[test]
 fn a_text_keeps_its_limit() {
-    let text = |n| Message { parent: None, body: Body::Text("x".repeat(n)) };
+    let text = |n| Message { nonce: Nonce([1; 16]), parent: None, body: Body::Text("x".repeat(n)) };
     assert_eq!(Message::decode(&text(MAX_TEXT).encode()), Ok(text(MAX_TEXT)));
     assert_eq!(Message::decode(&text(MAX_TEXT + 1).encode()), Err(TooLong));
     // Not UTF-8.
-    assert_eq!(Message::decode(&[0, 0, 1, 0xff]), Err(Invalid("control message")));
+    assert_eq!(
+        Message::decode(&[&[9; 16][..], &[0, 0, 1, 0xff]].concat()),
+        Err(Invalid("control message"))
+    );
+    // A newer version's message still has its name in front.
+    assert_eq!(Message::nonce_in(&[9; 17]), Ok(Nonce([9; 16])));
+    assert_eq!(Message::nonce_in(&[9; 15]), Err(Truncated));
 }
 
 #[test]

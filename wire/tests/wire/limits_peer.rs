@@ -1,6 +1,7 @@
 //! Limits of what a node and a rendezvous peer say to each other.
 
 use halloo_wire::DecodeError::{Invalid, TooLong, Truncated};
+use halloo_wire::Transcript;
 use halloo_wire::codec::decode_control;
 use halloo_wire::content::{Body, Content, Message};
 use halloo_wire::envelope::Lane;
@@ -110,8 +111,10 @@ fn the_largest_parts_fit_the_largest_messages() {
     assert!(page.encode().len() <= MAX_RESPONSE);
 
     let text = Body::Text("x".repeat(MAX_TEXT));
-    let message = Message { parent: Some(halloo_wire::MessageId([0; 16])), body: text };
-    assert!(message.encode().len() <= MAX_CONTENT);
+    let (nonce, parent) = (halloo_wire::Nonce([0; 16]), Some(halloo_wire::MessageId([0; 16])));
+    let message = Message { nonce, parent, body: text };
+    let in_stream = halloo_wire::content::in_stream(Transcript::START, &message.encode());
+    assert!(in_stream.len() <= MAX_CONTENT);
 }
 
 #[test]

@@ -3,8 +3,8 @@
 use halloo_wire::ids::{FINGERPRINT_TEXT_LEN, FingerprintError};
 use halloo_wire::path::{DirectPath, SendOn, SocketId};
 use halloo_wire::{
-    CapabilityId, CapabilityToken, ChannelId, DecodeError, Fingerprint, MessageId, PeerFingerprint,
-    RoundId, Seq, SessionId, Side, StreamId,
+    CapabilityId, CapabilityToken, ChannelId, DecodeError, Fingerprint, MessageId, Nonce,
+    PeerFingerprint, RoundId, Seq, SessionId, Side, StreamId, Transcript,
 };
 use proptest::prelude::*;
 use proptest::sample::Index;
@@ -161,17 +161,44 @@ proptest! {
     }
 
     #[test]
-    fn each_place_and_direction_has_its_own_message_id(
+    fn each_message_and_direction_has_its_own_name(
         from in fingerprint(),
         to in fingerprint(),
+        nonce: [u8; 16],
+    ) {
+        let id = |from, to, nonce| MessageId::derive(from, to, Nonce(nonce));
+        let this = id(&from, &to, nonce);
+        prop_assert_eq!(this, id(&from, &to, nonce));
+        prop_assert_ne!(this, id(&to, &from, nonce));
+        prop_assert_ne!(this, id(&from, &to, nonce.map(|b| !b)));
+    }
+
+    #[test]
+    fn a_transcript_tells_every_place_apart(
         stream: u64,
         seq in 1..u64::MAX,
+        kind: u8,
+        content: Vec<u8>,
     ) {
-        let id = |from, to, stream, seq| MessageId::derive(from, to, StreamId(stream), Seq(seq));
-        let this = id(&from, &to, stream, seq);
-        prop_assert_eq!(this, id(&from, &to, stream, seq));
-        prop_assert_ne!(this, id(&to, &from, stream, seq));
-        prop_assert_ne!(this, id(&from, &to, stream, seq + 1));
-        prop_assert_ne!(this, id(&from, &to, !stream, seq));
+        let start = Transcript::START;
+        let then = |seq, kind, content: &[u8]| start.then(StreamId(stream), Seq(seq), kind, content);
+        let this = then(seq, kind, &content);
+        prop_assert_eq!(this, then(seq, kind, &content));
+        prop_assert_ne!(this, start);
+        prop_assert_ne!(this, then(seq + 1, kind, &content));
+        prop_assert_ne!(this, then(seq, !kind, &content));
+        prop_assert_ne!(this, then(seq, kind, &[&content[..], b"."].concat()));
+        prop_assert_ne!(this, start.then(StreamId(!stream), Seq(seq), kind, &content));
+        let next = |from: Transcript| from.then(StreamId(stream), Seq(seq), kind, &content);
+        prop_assert_ne!(next(this), next(then(seq, !kind, &content)));
+    }
+
+    #[test]
+    fn a_later_stream_has_a_larger_number(before: u64, now: u64, random: u32) {
+        match StreamId::after(Some(StreamId(before)), now, random) {
+            Some(later) => prop_assert!(later > StreamId(before)),
+            None => prop_assert!(before > u64::MAX - (1 << 24)),
+        }
+        prop_assert!(StreamId::after(None, now, random).is_some());
     }
 }

@@ -22,7 +22,7 @@ use halloo_wire::peer_datagram::{EchoAnswer, PeerDatagram};
 use halloo_wire::prekey::{Introduction, PrekeyBundle};
 use halloo_wire::{
     CapabilityId, CapabilityToken, ChannelId, DeviceId, EnvelopeId, Fingerprint, InstanceId,
-    MessageId, PeerFingerprint, RoundId, Seq, SessionId, StreamId,
+    MessageId, Nonce, PeerFingerprint, RoundId, Seq, SessionId, StreamId, Transcript,
 };
 use proptest::collection::vec;
 use proptest::option;
@@ -382,12 +382,17 @@ pub(crate) fn profile() -> impl Strategy<Value = Profile> {
 }
 
 pub(crate) fn message() -> impl Strategy<Value = Message> {
-    (option::of(any::<[u8; 16]>().prop_map(MessageId)), text(600))
-        .prop_map(|(parent, text)| Message { parent, body: Body::Text(text) })
+    let nonce = any::<[u8; 16]>().prop_map(Nonce);
+    (nonce, option::of(any::<[u8; 16]>().prop_map(MessageId)), text(600))
+        .prop_map(|(nonce, parent, text)| Message { nonce, parent, body: Body::Text(text) })
 }
 
 pub(crate) fn ack() -> impl Strategy<Value = Ack> {
-    any::<(u64, u64)>().prop_map(|(stream, next)| Ack { stream: StreamId(stream), next: Seq(next) })
+    any::<(u64, u64, [u8; 16])>().prop_map(|(stream, next, transcript)| Ack {
+        stream: StreamId(stream),
+        next: Seq(next),
+        transcript: Transcript(transcript),
+    })
 }
 
 pub(crate) fn resend() -> impl Strategy<Value = Resend> {

@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used)]
 
+mod again;
 mod contacts;
 mod delivery;
 mod safety;
@@ -15,7 +16,7 @@ use halloo_wire::content::{Ack, PeerHint};
 use halloo_wire::envelope::Lane;
 use halloo_wire::inner::Kind;
 use halloo_wire::peer::{Found, Receipt};
-use halloo_wire::{EnvelopeId, InstanceId, MessageId, Seq};
+use halloo_wire::{EnvelopeId, InstanceId, MessageId, Seq, Transcript};
 use proptest::prelude::*;
 use rusqlite::Connection;
 
@@ -23,7 +24,7 @@ use super::{Context, Departure, Messenger, Output};
 use crate::contact::{ContactState, Verification};
 use crate::error::{ContactError, SafetyError, SendError};
 use crate::event::{Delivery, EventKind, SafetyState, Via};
-use crate::store::{Db, StoreError};
+use crate::store::{Db, Incoming, StoreError};
 
 const NOW: u64 = 1_800_000_000;
 const RUN: InstanceId = InstanceId([1; 16]);
@@ -148,7 +149,7 @@ fn outgoing(from: &mut Side, to: &mut Side) -> Vec<(Kind, Vec<u8>)> {
     }
 }
 
-fn by_mailbox(to: &mut Side, kind: Kind, inner: &[u8]) {
+fn by_mailbox(to: &mut Side, kind: Kind, inner: &[u8]) -> super::Ingested {
     let found = to.found();
     let (fp, device) = (to.fp(), DeviceId::FIRST);
     let bundle = VerifiedBundle::verify(&found, &fp, device, UnixTime(NOW), None).unwrap();
@@ -158,7 +159,7 @@ fn by_mailbox(to: &mut Side, kind: Kind, inner: &[u8]) {
         let arrival = m.open_envelope(cx, EnvelopeId(1), &envelope)?.unwrap();
         m.ingest(cx, vec![arrival])
     })
-    .unwrap();
+    .unwrap()
 }
 
 fn directly(to: &mut Side, from: Fingerprint, inner: &[u8]) -> super::Ingested {
@@ -189,9 +190,11 @@ fn settle(a: &mut Side, b: &mut Side) {
 
 fn carry(from: &mut Side, to: &mut Side) {
     for (kind, inner) in outgoing(from, to) {
-        if kind == Kind::Request {
-            by_mailbox(to, kind, &inner);
-        } else if !directly(to, from.fp(), &inner).unreadable.is_empty() {
+        let ingested = match kind {
+            Kind::Request => by_mailbox(to, kind, &inner),
+            _ => directly(to, from.fp(), &inner),
+        };
+        if !ingested.unreadable.is_empty() {
             ask_again(from, to);
         }
     }

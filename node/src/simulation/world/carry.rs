@@ -163,9 +163,14 @@ impl World {
         let Ok(inner) = Inner::decode(bytes) else { return };
         let (fp, route) = (self.fp(node), inner.route);
         let fs = self.fp(from);
-        let next = self.on(node, move |_, cx| cx.db.stream_next(&fs, route.stream));
-        if inner.kind == Kind::Message && next.ok().flatten() == Some(route.seq) {
-            let ack = Ack { stream: route.stream, next: Seq(route.seq.0 + 1) };
+        let incoming = self.on(node, move |_, cx| cx.db.incoming(&fs)).ok().flatten();
+        let written = self.on(from, move |_, cx| cx.db.transcript(&fp, route.seq)).ok().flatten();
+        let is_next = incoming.is_some_and(|i| (i.stream, i.next) == (route.stream, route.seq));
+        if let Some(transcript) = written
+            && inner.kind == Kind::Message
+            && is_next
+        {
+            let ack = Ack { stream: route.stream, next: Seq(route.seq.0 + 1), transcript };
             let _ = self.on(from, move |m, cx| m.take_ack(cx, &fp, ack, Via::Direct));
         }
     }

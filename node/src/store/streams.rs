@@ -1,0 +1,96 @@
+//! Streams, ours and the contacts': how far they are, and what they held.
+
+use halloo_identity::Fingerprint;
+use halloo_wire::{Seq, StreamId, Transcript};
+use rusqlite::{OptionalExtension, params};
+
+use super::db::{Db, Result, array, u64_at};
+
+/// What has arrived of a contact's stream.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Incoming {
+    pub(crate) stream: StreamId,
+    /// The first place that has not arrived. Everything below it is in the history, for ever.
+    pub(crate) next: Seq,
+    /// Of the places below `next`.
+    pub(crate) transcript: Transcript,
+}
+
+impl Db<'_> {
+    /// The contact's stream that began last.
+    pub(crate) fn incoming(&self, fp: &Fingerprint) -> Result<Option<Incoming>> {
+        let mut q = self
+            .sql
+            .prepare_cached("SELECT stream, next, transcript FROM incoming WHERE contact = ?")?;
+        let row: Option<(u64, u64, Vec<u8>)> = q
+            .query_row([fp.as_bytes()], |r| Ok((u64_at(r, 0)?, u64_at(r, 1)?, r.get(2)?)))
+            .optional()?;
+        row.map(|(stream, next, transcript)| {
+            let transcript = Transcript(array(&transcript, "transcript")?);
+            Ok(Incoming { stream: StreamId(stream), next: Seq(next), transcript })
+        })
+        .transpose()
+    }
+
+    /// Notes what has arrived. A stream that was there before is forgotten.
+    pub(crate) fn put_incoming(&self, fp: &Fingerprint, new: &Incoming) -> Result<()> {
+        self.sql.prepare_cached("INSERT OR REPLACE INTO incoming VALUES (?, ?, ?, ?)")?.execute(
+            params![
+                fp.as_bytes(),
+                new.stream.0 as i64,
+                new.next.0 as i64,
+                new.transcript.0.as_slice()
+            ],
+        )?;
+        Ok(())
+    }
+
+    /// What our stream held up to a place that is not acknowledged; `None` when it has never been
+    /// encrypted.
+    pub(crate) fn transcript(&self, fp: &Fingerprint, seq: Seq) -> Result<Option<Transcript>> {
+        let mut q = self
+            .sql
+            .prepare_cached("SELECT transcript FROM outbox WHERE contact = ? AND seq = ?")?;
+        let row: Option<Option<Vec<u8>>> =
+            q.query_row(params![fp.as_bytes(), seq.0 as i64], |r| r.get(0)).optional()?;
+        row.flatten().map(|t| array(&t, "transcript").map(Transcript)).transpose()
+    }
+
+    /// What our stream held before a place, all of which has been encrypted.
+    pub(crate) fn transcript_before(&self, fp: &Fingerprint, seq: Seq) -> Result<Transcript> {
+        if let Some(t) = self.transcript(fp, Seq(seq.0.saturating_sub(1)))? {
+            return Ok(t);
+        }
+        let mut q = self.sql.prepare_cached("SELECT transcript FROM outgoing WHERE contact = ?")?;
+        let row: Option<Vec<u8>> = q.query_row([fp.as_bytes()], |r| r.get(0)).optional()?;
+        row.map_or(Ok(Transcript::START), |t| array(&t, "transcript").map(Transcript))
+    }
+
+    /// Notes what our stream held in all that is acknowledged.
+    pub(crate) fn set_acked_transcript(&self, fp: &Fingerprint, t: Transcript) -> Result<()> {
+        self.sql
+            .prepare_cached(
+                "INSERT INTO outgoing VALUES (?1, ?2, 0) \
+                 ON CONFLICT (contact) DO UPDATE SET transcript = ?2",
+            )?
+            .execute(params![fp.as_bytes(), t.0.as_slice()])?;
+        Ok(())
+    }
+
+    /// When we last began again because the contact knew more of our stream than we do, Unix
+    /// seconds; 0 for never.
+    pub(crate) fn again_at(&self, fp: &Fingerprint) -> Result<u64> {
+        let mut q = self.sql.prepare_cached("SELECT again_at FROM outgoing WHERE contact = ?")?;
+        Ok(q.query_row([fp.as_bytes()], |r| u64_at(r, 0)).optional()?.unwrap_or(0))
+    }
+
+    pub(crate) fn set_again_at(&self, fp: &Fingerprint, at: u64) -> Result<()> {
+        self.sql
+            .prepare_cached(
+                "INSERT INTO outgoing VALUES (?1, ?2, ?3) \
+                 ON CONFLICT (contact) DO UPDATE SET again_at = ?3",
+            )?
+            .execute(params![fp.as_bytes(), Transcript::START.0.as_slice(), at as i64])?;
+        Ok(())
+    }
+}
