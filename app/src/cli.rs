@@ -68,6 +68,16 @@ pub(crate) struct Global {
         hide_env_values = true
     )]
     pub(crate) passphrase_file: Option<PathBuf>,
+    /// Read it from the first line that a shell command prints, such as a keychain's
+    #[arg(
+        long,
+        global = true,
+        env = "HALLOO_PASSPHRASE_COMMAND",
+        value_name = "COMMAND",
+        hide_env_values = true,
+        conflicts_with = "passphrase_file"
+    )]
+    pub(crate) passphrase_command: Option<String>,
     /// Print JSON, one object a line, with schema 1; errors too, on standard error
     #[arg(long, global = true)]
     pub(crate) json: bool,

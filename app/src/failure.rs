@@ -149,6 +149,7 @@ const CODES: &[(&str, Exit, &str)] = &[
     ("home-is-locked", Exit::Conflict, "halloo passphrase change"),
     ("empty-passphrase", Exit::Usage, "choose a passphrase: several words that nobody guesses"),
     ("passphrases-differ", Exit::Usage, "repeat the command"),
+    ("passphrase-command", Exit::Usage, "run the command by itself: its first line is taken"),
     ("passphrase-file", Exit::Usage, "give a file whose first line is the passphrase"),
     ("already-running", Exit::Conflict, "use the node that runs, or stop it first"),
     ("home-file", Exit::Config, "make the home directory usable, or name another with --home"),

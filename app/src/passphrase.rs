@@ -1,9 +1,11 @@
-//! Where a home's passphrase comes from: a file, or the person at the terminal. Never from the
-//! command line, where other users of the machine could read it.
+//! Where a home's passphrase comes from: a file, another program such as the keychain of the
+//! platform, or the person at the terminal. Never from the command line, where other users of the
+//! machine could read it.
 
 use std::fs::File;
 use std::io::{BufRead, BufReader, IsTerminal, Read, Write};
 use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
 
 use halloo::{Home, HomeKey};
 use rustix::termios::{LocalModes, OptionalActions, Termios, tcgetattr, tcsetattr};
@@ -18,8 +20,10 @@ const TERMINAL: &str = "/dev/tty";
 /// Where a passphrase comes from.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Passphrase {
-    /// The file whose first line it is; without one, the terminal is asked.
+    /// The file whose first line it is.
     pub(crate) file: Option<PathBuf>,
+    /// The shell command that prints it. With neither, the terminal is asked.
+    pub(crate) command: Option<String>,
 }
 
 impl Passphrase {
@@ -29,8 +33,8 @@ impl Passphrase {
     /// # Errors
     /// When the file or the terminal cannot be read, and `home-locked` when there is neither.
     pub(crate) async fn for_home(&self, home: &Path) -> Result<Option<HomeKey>, Failure> {
-        match &self.file {
-            Some(file) => Ok(Some(Self::key(&from_file(file)?))),
+        match self.given().await? {
+            Some(text) => Ok(Some(Self::key(&text))),
             None if Home::is_locked(home) => ask("Passphrase: ").await.map(Some),
             None => Ok(None),
         }
@@ -49,8 +53,8 @@ impl Passphrase {
     /// # Errors
     /// Those of [`Passphrase::choose`].
     pub(crate) async fn choose_text(&self, prompt: &'static str) -> Result<Secret, Failure> {
-        let text = match &self.file {
-            Some(file) => from_file(file)?,
+        let text = match self.given().await? {
+            Some(text) => text,
             None => {
                 let first = read_terminal(prompt).await?;
                 let second = read_terminal("Once more: ").await?;
@@ -72,9 +76,18 @@ impl Passphrase {
     /// # Errors
     /// When the file or the terminal cannot be read, and `home-locked` when there is neither.
     pub(crate) async fn for_backup(&self) -> Result<HomeKey, Failure> {
-        match &self.file {
-            Some(file) => Ok(Self::key(&from_file(file)?)),
+        match self.given().await? {
+            Some(text) => Ok(Self::key(&text)),
             None => ask("Passphrase of the backup: ").await,
+        }
+    }
+
+    /// What the file or the command says, if there is one.
+    async fn given(&self) -> Result<Option<Secret>, Failure> {
+        match (&self.file, &self.command) {
+            (Some(file), _) => from_file(file).map(Some),
+            (None, Some(command)) => from_command(command).await.map(Some),
+            (None, None) => Ok(None),
         }
     }
 
@@ -91,6 +104,37 @@ fn from_file(path: &Path) -> Result<Secret, Failure> {
     };
     let file = File::open(path).map_err(|e| refused(e.to_string()))?;
     first_line(file).map_err(refused)
+}
+
+/// What a command prints. It may ask the person: it has the terminal, and as much time as it takes. A
+/// thread waits for it, as for [`read_terminal`].
+async fn from_command(command: &str) -> Result<Secret, Failure> {
+    let (tell, said) = oneshot::channel();
+    let shell_line = command.to_owned();
+    std::thread::spawn(move || {
+        let _ = tell.send(first_line_of(&shell_line));
+    });
+    let said = said.await.map_err(|_| Failure::new("interrupted", "interrupted"))?;
+    said.map_err(|why| {
+        Failure::new("passphrase-command", format!("the command for the passphrase {why}"))
+    })
+}
+
+fn first_line_of(shell_line: &str) -> Result<Secret, String> {
+    let mut child = Command::new("/bin/sh")
+        .args(["-c", shell_line])
+        .stdout(Stdio::piped())
+        .spawn()
+        .map_err(|e| format!("cannot be run: {e}"))?;
+    let mut output = child.stdout.take().ok_or("has no output")?;
+    let line = first_line(&mut output);
+    // What else it prints is of no use, and must not stop it.
+    let _ = std::io::copy(&mut output, &mut std::io::sink());
+    let ended = child.wait().map_err(|e| format!("cannot be waited for: {e}"))?;
+    match ended.success() {
+        true => line.map_err(|why| format!("prints none: {why}")),
+        false => Err(format!("failed: {ended}")),
+    }
 }
 
 /// Asks the person at the terminal for the passphrase of the home.
@@ -194,11 +238,24 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("passphrase");
         std::fs::write(&file, "\n").unwrap();
-        let from = Passphrase { file: Some(file.clone()) };
+        let from = Passphrase { file: Some(file.clone()), command: None };
         assert_eq!(from.choose().await.unwrap_err().code, "empty-passphrase");
         std::fs::write(&file, "correct horse\n").unwrap();
         assert!(from.choose().await.is_ok());
         std::fs::remove_file(&file).unwrap();
         assert_eq!(from.choose().await.unwrap_err().code, "passphrase-file");
+    }
+
+    #[tokio::test]
+    async fn a_command_says_it_or_why_not() {
+        let from = |command: &str| Passphrase { file: None, command: Some(command.to_owned()) };
+        for good in ["echo correct horse; echo more", "printf 'correct horse'"] {
+            let said = from(good).given().await.unwrap().unwrap();
+            assert_eq!(*said, "correct horse", "{good}");
+        }
+        for bad in ["exit 3", "echo correct horse; exit 3", "/no/such/program"] {
+            assert_eq!(from(bad).given().await.unwrap_err().code, "passphrase-command", "{bad}");
+        }
+        assert_eq!(from("true").choose().await.unwrap_err().code, "empty-passphrase");
     }
 }

@@ -19,7 +19,7 @@ pub(super) async fn write(cx: &Context, args: BackupArgs) -> Result<(), Failure>
     identity::require(&cx.home)?;
     let access = cx.interruptible(host::access(&cx.home, &cx.passphrase)).await?;
     let file = std::path::absolute(&args.file)?;
-    let new = Passphrase { file: args.new.file };
+    let new = Passphrase { file: args.new.file, command: None };
     let passphrase = cx.interruptible(new.choose_text("Passphrase of the backup: ")).await?;
     match access {
         Access::Ours(home) => {

@@ -48,7 +48,10 @@ pub(crate) async fn run(out: Out, global: &Global, command: Command) -> Result<(
     let cx = Context {
         out,
         home: home(global)?,
-        passphrase: Passphrase { file: global.passphrase_file.clone() },
+        passphrase: Passphrase {
+            file: global.passphrase_file.clone(),
+            command: global.passphrase_command.clone(),
+        },
         udp: global.udp,
         stop: Stop::catch()?,
         alarms: Alarms::new(out),

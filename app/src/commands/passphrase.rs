@@ -19,15 +19,18 @@ pub(super) async fn run(cx: &Context, args: &PassphraseArgs) -> Result<(), Failu
         }
         // It has no passphrase yet, so the one that is given is the new one.
         (PassphraseChange::Set { new }, false) => {
-            (Passphrase::default(), Some(new.file.clone().or(given.file)))
+            let new = new.file.clone().map(|file| Passphrase { file: Some(file), command: None });
+            (Passphrase::default(), Some(new.unwrap_or(given)))
         }
-        (PassphraseChange::Change { new }, true) => (given, Some(new.file.clone())),
+        (PassphraseChange::Change { new }, true) => {
+            (given, Some(Passphrase { file: new.file.clone(), command: None }))
+        }
         (PassphraseChange::Remove, true) => (given, None),
         (_, false) => return Err(Failure::new("home-not-locked", "this home has no passphrase")),
     };
     let mut home = cx.home_with(&current).await?;
     let key = match new {
-        Some(file) => Some(cx.interruptible(Passphrase { file }.choose()).await?),
+        Some(new) => Some(cx.interruptible(new.choose()).await?),
         None => None,
     };
     home.set_key(key.as_ref())?;
