@@ -5,7 +5,10 @@ use std::path::PathBuf;
 /// What is compiled in and what is left out.
 const OPTIONS: &[(&str, Option<&str>)] = &[
     ("SQLITE_CORE", None),
-    ("SQLITE_THREADSAFE", Some("1")),
+    // A connection is used by one thread at a time, which Rust sees to.
+    ("SQLITE_THREADSAFE", Some("2")),
+    // Nobody asks how much memory it has: counting it takes a lock at each allocation.
+    ("SQLITE_DEFAULT_MEMSTATUS", Some("0")),
     ("SQLITE_DEFAULT_FOREIGN_KEYS", Some("1")),
     ("SQLITE_ENABLE_API_ARMOR", None),
     ("SQLITE_OMIT_LOAD_EXTENSION", None),

@@ -129,7 +129,6 @@ impl ContactRow {
     fn forget_keys(&mut self) {
         self.ratchet_key = None;
         self.introduced = false;
-        self.bundle = None;
         self.bundle_at = 0;
     }
 }

@@ -483,7 +483,6 @@ fn new_contact(cx: &Context<'_>, fp: Fingerprint, state: ContactState, name: Str
         next_seq: 1,
         verified: Verification::NotChecked,
         attempts: Vec::new(),
-        bundle: None,
         bundle_seq: 0,
         bundle_at: 0,
         ack_due: 0,

@@ -296,6 +296,18 @@ impl Messenger {
     ) -> Result<Verdict, Failure> {
         let from = arrival.inner.route.from;
         let them = contact.and_then(party).ok_or(Refusal::Early)?;
+        let place = (arrival.inner.route.stream, arrival.inner.route.seq);
+        if let Some(Held { held, .. }) = self.held.get_mut(&from) {
+            // Those whose turn comes first are kept. Trying to read takes longest, so it is last.
+            let last = held.last_key_value().is_some_and(|(k, _)| *k <= place);
+            if arrival.authorized && held.len() >= MAX_HELD && last {
+                return Ok(Verdict::PassedOver);
+            }
+            if let Some(same) = held.get_mut(&place).filter(|h| h.inner == arrival.inner) {
+                *same = arrival;
+                return Ok(Verdict::Held);
+            }
+        }
         let parties = Parties { us: self.me(cx)?, them };
         match self.peek(cx, &arrival.inner, &parties) {
             Ok(_) => {}
@@ -307,12 +319,6 @@ impl Messenger {
         }
         let now = cx.now.0;
         let Held { since, held } = self.held.entry(from).or_insert(Held::new(now));
-        let place = (arrival.inner.route.stream, arrival.inner.route.seq);
-        // Those whose turn comes first are kept.
-        let room = held.len() < MAX_HELD || held.last_key_value().is_some_and(|(k, _)| *k > place);
-        if !room {
-            return Ok(Verdict::PassedOver);
-        }
         held.insert(place, arrival);
         if held.len() > MAX_HELD {
             held.pop_last();

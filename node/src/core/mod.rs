@@ -100,6 +100,8 @@ pub(crate) struct Messenger {
     account: Option<RatchetAccount>,
     sessions: HashMap<Fingerprint, Vec<RatchetSession>>,
     secrets: Option<Vec<BundleSecrets>>,
+    /// To whom this transaction has accepted messages: they are encrypted at its end.
+    accepted: Vec<Fingerprint>,
     /// Messages that came before their turn, not decrypted and not acknowledged. Bounded by
     /// [`incoming::MAX_HELD`] for each contact.
     held: HashMap<Fingerprint, Held>,
@@ -127,6 +129,7 @@ impl Messenger {
             account: None,
             sessions: HashMap::new(),
             secrets: None,
+            accepted: Vec::new(),
             held: HashMap::new(),
         };
         if cx.db.meta(META_ACCOUNT)?.is_none() {

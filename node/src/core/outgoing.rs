@@ -101,24 +101,24 @@ impl Messenger {
         client_id: Option<&str>,
         parent: Option<MessageId>,
     ) -> Result<MessageId, SendError> {
-        let row = cx.db.contact(fp)?.ok_or(SendError::UnknownContact)?;
+        let stands = cx.db.standing(fp)?.ok_or(SendError::UnknownContact)?;
         if let Some(client_id) = client_id
             && let Some(id) = cx.db.message_by_client_id(fp, client_id)?
         {
             return Ok(id);
         }
-        match row.state {
+        match stands.state {
             ContactState::Accepted | ContactState::Requested => {}
             ContactState::Incoming => return Err(SendError::NotAccepted),
             ContactState::Blocked => return Err(SendError::Blocked),
         }
-        if row.verified == crate::contact::Verification::KeyChanged {
+        if stands.verified == crate::contact::Verification::KeyChanged {
             return Err(SendError::KeyChanged);
         }
         if text.len() > MAX_TEXT {
             return Err(SendError::TooLong { limit: MAX_TEXT, len: text.len() });
         }
-        if cx.db.outbox_len(fp)? >= MAX_OUTBOX {
+        if stands.waiting >= MAX_OUTBOX {
             return Err(SendError::OutboxFull { limit: MAX_OUTBOX });
         }
         let nonce = Nonce(crate::random::bytes());
@@ -126,7 +126,6 @@ impl Messenger {
         let seq = cx.db.take_seq(fp)?;
         let id = MessageId::derive(&self.fingerprint(), fp, nonce);
         cx.db.enqueue(fp, seq, Kind::Message, &content, Some(&id))?;
-        self.encrypt_early(cx, &row, seq, &content)?;
         cx.db.add_history(
             fp,
             &NewHistory {
@@ -139,6 +138,9 @@ impl Messenger {
                 at: cx.now.0,
             },
         )?;
+        if !self.accepted.contains(fp) {
+            self.accepted.push(*fp);
+        }
         cx.wake(*fp);
         Ok(id)
     }
@@ -209,29 +211,25 @@ impl Messenger {
         Ok(ByLink { ack: self.due_ack(cx, fp)?, first: cx.db.first_unacked(fp)?, departure })
     }
 
-    /// Encrypts a message in the transaction that accepts it, which saves a commit before it can
+    /// To whom messages have been accepted since it was asked.
+    pub(crate) fn take_accepted(&mut self) -> Vec<Fingerprint> {
+        std::mem::take(&mut self.accepted)
+    }
+
+    /// Encrypts messages in the transaction that accepts them, which saves a commit before they can
     /// leave. Only the first few that are on the way: the rest is encrypted when its turn comes.
-    fn encrypt_early(
+    /// Once for all that a transaction accepts: the session is written as often.
+    pub(crate) fn encrypt_early(
         &mut self,
         cx: &mut Context<'_>,
-        contact: &ContactRow,
-        seq: Seq,
-        content: &[u8],
+        fp: &Fingerprint,
     ) -> Result<(), StoreError> {
-        let first = cx.db.first_unacked(&contact.fp)?.unwrap_or(seq);
-        let turn = seq.0 < first.0 + IN_FLIGHT;
-        if !turn || contact.state != ContactState::Accepted {
-            return Ok(());
+        let Some(first) = cx.db.first_unacked(fp)? else { return Ok(()) };
+        let rows = cx.db.without_inner(fp, Seq(first.0 + IN_FLIGHT))?;
+        if !rows.is_empty() {
+            self.encrypt(cx, fp, rows)?;
         }
-        // Ciphertexts are made in the order of the stream.
-        if seq > first && cx.db.lacks_inner_before(&contact.fp, seq)? {
-            return Ok(());
-        }
-        let Some(inner) = self.make_inner(cx, contact, Kind::Message, seq, content)? else {
-            return Ok(());
-        };
-        self.write_speaking_session(cx, &contact.fp)?;
-        keep_inner(cx, contact, (Kind::Message, seq, content), &inner)
+        Ok(())
     }
 
     fn encrypt(
@@ -350,7 +348,7 @@ impl Messenger {
             peers,
             token: row.cap_theirs.map(|c| ReachCapability::from_bytes(*c).token()),
             device: DeviceId(row.device),
-            bundle: row.bundle.filter(|_| fresh),
+            bundle: if fresh { cx.db.contact_bundle(fp)? } else { None },
             bundle_seq: row.bundle_seq,
         }))
     }
@@ -377,7 +375,6 @@ impl Messenger {
             cx.db.contact(fp)?.ok_or(BundleRefused::Store(StoreError::Unreadable("contact")))?;
         let seen = (row.bundle_seq > 0).then_some(row.bundle_seq);
         let mut bundle = VerifiedBundle::verify(found, fp, DeviceId(row.device), cx.now, seen)?;
-        row.bundle = Some(bundle.to_bytes());
         row.bundle_seq = bundle.seq();
         row.bundle_at = cx.now.0;
         let ratchet_key = bundle.party().ratchet_key;
@@ -393,6 +390,7 @@ impl Messenger {
         }
         row.ratchet_key = Some(ratchet_key);
         cx.db.put_contact(&row)?;
+        cx.db.put_contact_bundle(fp, &bundle.to_bytes())?;
         if fresh_session || self.sessions(cx, fp)?.is_empty() {
             let session = RatchetSession::outbound(self.account(cx)?, &mut bundle)
                 .map_err(|_| BundleRefused::WeakKeys)?;

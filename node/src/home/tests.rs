@@ -29,8 +29,10 @@ fn fill(home: &Home) {
     home.set_up(Some((&peer, None)), Some(NAME)).unwrap();
     home.with_store(|_, cx| {
         cx.db.execute(&format!(
-            "INSERT INTO contacts VALUES (zeroblob(30), 1, '{NAME}', '{NAME}', '{TEXT}', 2, x'00', \
-             zeroblob(32), NULL, NULL, 0, 1, 1, NULL, NULL, x'00', NULL, 0, 0, 0, 0, 0); \
+            "INSERT INTO contacts (fp, device, name, given_name, note, state, peers, cap_mine, \
+             introduced, stream, next_seq, attempts, bundle_seq, bundle_at, ack_due, resend_at, \
+             added) VALUES (zeroblob(30), 1, '{NAME}', '{NAME}', '{TEXT}', 2, x'00', zeroblob(32), 0, 1, 1, \
+             x'00', 0, 0, 0, 0, 0); \
              INSERT INTO history (contact, outgoing, seq, id, at, body, state) \
              VALUES (zeroblob(30), 1, 1, zeroblob(16), 0, CAST('{TEXT}' AS BLOB), 0)"
         ))

@@ -106,7 +106,9 @@ impl Node {
     /// Starts the process.
     pub(super) fn start(&mut self) -> Result<(), StoreError> {
         self.life += 1;
-        let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE;
+        let flags = OpenFlags::SQLITE_OPEN_READ_WRITE
+            | OpenFlags::SQLITE_OPEN_CREATE
+            | OpenFlags::SQLITE_OPEN_NO_MUTEX;
         let sql = Connection::open_with_flags_and_vfs("node.db", flags, self.vfs.as_str())?;
         prepare_schema(&sql)?;
         // Often, so that crashes meet it.

@@ -14,6 +14,18 @@ use crate::contact::{CheckedHow, ContactState, Verification};
 /// keeps five chains for the same reason.
 const MAX_SESSIONS: i64 = 5;
 
+/// What is read of `contacts`, in the order of [`contact_row`].
+macro_rules! contacts {
+    ($rest:literal) => {
+        concat!(
+            "SELECT fp, device, name, given_name, note, state, peers, cap_mine, cap_theirs, \
+             ratchet_key, introduced, stream, next_seq, checked_at, checked_how, attempts, \
+             bundle_seq, bundle_at, ack_due, resend_at, added FROM contacts ",
+            $rest
+        )
+    };
+}
+
 /// A row of `contacts`.
 #[derive(Clone)]
 pub(crate) struct ContactRow {
@@ -32,13 +44,20 @@ pub(crate) struct ContactRow {
     pub(crate) next_seq: u64,
     pub(crate) verified: Verification,
     pub(crate) attempts: Vec<u8>,
-    pub(crate) bundle: Option<Vec<u8>>,
     pub(crate) bundle_seq: u64,
     pub(crate) bundle_at: u64,
     /// How often a receipt has become due since the last one was given; 0 when none is.
     pub(crate) ack_due: u64,
     pub(crate) resend_at: u64,
     pub(crate) added: u64,
+}
+
+/// What a contact's row says about sending.
+pub(crate) struct Standing {
+    pub(crate) state: ContactState,
+    pub(crate) verified: Verification,
+    /// How many places wait to be acknowledged.
+    pub(crate) waiting: u64,
 }
 
 /// A row of `safety`.
@@ -49,18 +68,34 @@ pub(crate) struct SafetyRow {
 
 impl Db<'_> {
     pub(crate) fn contact(&self, fp: &Fingerprint) -> Result<Option<ContactRow>> {
-        let mut q = self.sql.prepare_cached("SELECT * FROM contacts WHERE fp = ?")?;
+        let mut q = self.sql.prepare_cached(contacts!("WHERE fp = ?"))?;
         q.query_row([fp.as_bytes()], |r| Ok(contact_row(r))).optional()?.transpose()
     }
 
+    pub(crate) fn standing(&self, fp: &Fingerprint) -> Result<Option<Standing>> {
+        // Places have no holes, so nothing has to be counted.
+        let mut q = self.sql.prepare_cached(
+            "SELECT state, checked_at, checked_how, coalesce(next_seq - \
+             (SELECT min(seq) FROM outbox WHERE contact = ?1), 0) FROM contacts WHERE fp = ?1",
+        )?;
+        let standing = |r: &Row<'_>| {
+            Ok(Standing {
+                state: contact_state(r.get(0)?)?,
+                verified: verification(r.get(1)?, r.get(2)?)?,
+                waiting: u64_at(r, 3)?,
+            })
+        };
+        q.query_row([fp.as_bytes()], |r| Ok(standing(r))).optional()?.transpose()
+    }
+
     pub(crate) fn contacts(&self) -> Result<Vec<ContactRow>> {
-        let mut q = self.sql.prepare_cached("SELECT * FROM contacts ORDER BY added, name")?;
+        let mut q = self.sql.prepare_cached(contacts!("ORDER BY added, name"))?;
         let rows = q.query_map([], |r| Ok(contact_row(r)))?;
         rows.map(|r| r?).collect()
     }
 
     pub(crate) fn contact_by_name(&self, name: &str) -> Result<Option<ContactRow>> {
-        let mut q = self.sql.prepare_cached("SELECT * FROM contacts WHERE name = ?")?;
+        let mut q = self.sql.prepare_cached(contacts!("WHERE name = ?"))?;
         q.query_row([name], |r| Ok(contact_row(r))).optional()?.transpose()
     }
 
@@ -75,12 +110,14 @@ impl Db<'_> {
         let (checked_at, checked_how) = verification_columns(c.verified);
         self.sql
             .prepare_cached(
-                "INSERT INTO contacts VALUES (?1,?2,?3,?4,?5,?6,?7,?8,?9,?10,?11,?12,?13,?14,?15,\
-                 ?16,?17,?18,?19,?20,?21,?22) \
+                "INSERT INTO contacts (fp, device, name, given_name, note, state, peers, cap_mine, \
+                 cap_theirs, ratchet_key, introduced, stream, next_seq, checked_at, checked_how, \
+                 attempts, bundle_seq, bundle_at, ack_due, resend_at, added) VALUES (?1,?2,?3,?4,\
+                 ?5,?6,?7,?8,?9,?10,?11,?12,?13,?14,?15,?16,?17,?18,?19,?20,?21) \
                  ON CONFLICT (fp) DO UPDATE SET device=?2, name=?3, given_name=?4, note=?5, \
                  state=?6, peers=?7, cap_mine=?8, cap_theirs=?9, ratchet_key=?10, introduced=?11, \
                  stream=?12, next_seq=?13, checked_at=?14, checked_how=?15, attempts=?16, \
-                 bundle=?17, bundle_seq=?18, bundle_at=?19, ack_due=?20, resend_at=?21",
+                 bundle_seq=?17, bundle_at=?18, ack_due=?19, resend_at=?20",
             )?
             .execute(params![
                 c.fp.as_bytes(),
@@ -99,13 +136,28 @@ impl Db<'_> {
                 checked_at,
                 checked_how,
                 c.attempts,
-                c.bundle,
                 c.bundle_seq as i64,
                 c.bundle_at as i64,
                 c.ack_due as i64,
                 c.resend_at as i64,
                 c.added as i64,
             ])?;
+        Ok(())
+    }
+
+    /// The bundle of a contact that was fetched last.
+    pub(crate) fn contact_bundle(&self, fp: &Fingerprint) -> Result<Option<Vec<u8>>> {
+        let mut q =
+            self.sql.prepare_cached("SELECT bundle FROM contact_bundles WHERE contact = ?")?;
+        Ok(q.query_row([fp.as_bytes()], |r| r.get(0)).optional()?)
+    }
+
+    pub(crate) fn put_contact_bundle(&self, fp: &Fingerprint, bundle: &[u8]) -> Result<()> {
+        self.sql
+            .prepare_cached(
+                "INSERT OR REPLACE INTO contact_bundles (contact, bundle) VALUES (?, ?)",
+            )?
+            .execute(params![fp.as_bytes(), bundle])?;
         Ok(())
     }
 
@@ -210,35 +262,39 @@ impl Db<'_> {
 }
 
 fn contact_row(r: &Row<'_>) -> Result<ContactRow> {
-    let state: i64 = r.get("state")?;
-    let peers: Vec<u8> = r.get("peers")?;
-    let secret = |bytes: Vec<u8>| array(&bytes, "capability").map(Zeroizing::new);
+    let secret = |bytes: &[u8]| array(bytes, "capability").map(Zeroizing::new);
+    let blob = |i: usize| -> Result<&[u8]> {
+        r.get_ref(i)?.as_blob().map_err(|_| StoreError::Unreadable("contact"))
+    };
+    let optional = |i: usize| -> Result<Option<&[u8]>> {
+        r.get_ref(i)?.as_blob_or_null().map_err(|_| StoreError::Unreadable("contact"))
+    };
     Ok(ContactRow {
-        fp: Fingerprint::from_bytes(array(&r.get::<_, Vec<u8>>("fp")?, "fingerprint")?),
-        device: r.get("device")?,
-        name: r.get("name")?,
-        given_name: r.get("given_name")?,
-        note: r.get("note")?,
-        state: ContactState::from_i64(state).ok_or(StoreError::Unreadable("contact state"))?,
-        peers: postcard::from_bytes(&peers).map_err(|_| StoreError::Unreadable("peers"))?,
-        cap_mine: secret(r.get("cap_mine")?)?,
-        cap_theirs: r.get::<_, Option<Vec<u8>>>("cap_theirs")?.map(secret).transpose()?,
-        ratchet_key: r
-            .get::<_, Option<Vec<u8>>>("ratchet_key")?
-            .map(|k| array(&k, "ratchet key"))
-            .transpose()?,
-        introduced: r.get("introduced")?,
-        stream: StreamId(r.get::<_, i64>("stream")? as u64),
-        next_seq: r.get::<_, i64>("next_seq")? as u64,
-        verified: verification(r.get("checked_at")?, r.get("checked_how")?)?,
-        attempts: r.get("attempts")?,
-        bundle: r.get("bundle")?,
-        bundle_seq: r.get::<_, i64>("bundle_seq")? as u64,
-        bundle_at: r.get::<_, i64>("bundle_at")? as u64,
-        ack_due: r.get::<_, i64>("ack_due")? as u64,
-        resend_at: r.get::<_, i64>("resend_at")? as u64,
-        added: r.get::<_, i64>("added")? as u64,
+        fp: Fingerprint::from_bytes(array(blob(0)?, "fingerprint")?),
+        device: r.get(1)?,
+        name: r.get(2)?,
+        given_name: r.get(3)?,
+        note: r.get(4)?,
+        state: contact_state(r.get(5)?)?,
+        peers: postcard::from_bytes(blob(6)?).map_err(|_| StoreError::Unreadable("peers"))?,
+        cap_mine: secret(blob(7)?)?,
+        cap_theirs: optional(8)?.map(secret).transpose()?,
+        ratchet_key: optional(9)?.map(|k| array(k, "ratchet key")).transpose()?,
+        introduced: r.get(10)?,
+        stream: StreamId(u64_at(r, 11)?),
+        next_seq: u64_at(r, 12)?,
+        verified: verification(r.get(13)?, r.get(14)?)?,
+        attempts: r.get(15)?,
+        bundle_seq: u64_at(r, 16)?,
+        bundle_at: u64_at(r, 17)?,
+        ack_due: u64_at(r, 18)?,
+        resend_at: u64_at(r, 19)?,
+        added: u64_at(r, 20)?,
     })
+}
+
+fn contact_state(number: i64) -> Result<ContactState> {
+    ContactState::from_i64(number).ok_or(StoreError::Unreadable("contact state"))
 }
 
 fn verification(at: Option<i64>, how: Option<i64>) -> Result<Verification> {

@@ -25,6 +25,12 @@ impl<'a> Db<'a> {
         Ok(self.sql.execute_batch(sql)?)
     }
 
+    /// Runs one statement without values, which stays compiled.
+    pub(crate) fn step(&self, sql: &str) -> Result<()> {
+        self.sql.prepare_cached(sql)?.execute([])?;
+        Ok(())
+    }
+
     pub(crate) fn meta(&self, key: &str) -> Result<Option<Vec<u8>>> {
         let mut q = self.sql.prepare_cached("SELECT value FROM meta WHERE key = ?")?;
         Ok(q.query_row([key], |r| r.get(0)).optional()?)
@@ -45,7 +51,8 @@ impl<'a> Db<'a> {
     /// Removes all sessions, prekeys, exchanges and ciphertexts.
     pub(crate) fn remove_keys(&self) -> Result<()> {
         self.execute(
-            "DELETE FROM sessions; DELETE FROM bundles; DELETE FROM safety; UPDATE outbox SET \
+            "DELETE FROM sessions; DELETE FROM bundles; DELETE FROM contact_bundles; \
+             DELETE FROM safety; UPDATE outbox SET \
              inner = NULL, transcript = NULL, parked_instance = NULL, parked_until = NULL",
         )
     }

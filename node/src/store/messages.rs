@@ -84,6 +84,7 @@ impl Db<'_> {
         Ok(())
     }
 
+    #[cfg(test)]
     pub(crate) fn outbox_len(&self, fp: &Fingerprint) -> Result<u64> {
         // Places have no holes, so nothing has to be counted.
         let mut q = self.sql.prepare_cached(
@@ -181,12 +182,14 @@ impl Db<'_> {
         Ok(q.query_row(params![fp.as_bytes(), now as i64, request, requests_only], |r| r.get(0))?)
     }
 
-    /// Whether something unacknowledged before a place has not been encrypted.
-    pub(crate) fn lacks_inner_before(&self, fp: &Fingerprint, seq: Seq) -> Result<bool> {
+    /// Unacknowledged messages before a place that are not encrypted, in order.
+    pub(crate) fn without_inner(&self, fp: &Fingerprint, before: Seq) -> Result<Vec<Unacked>> {
         let mut q = self.sql.prepare_cached(
-            "SELECT EXISTS (SELECT 1 FROM outbox WHERE contact = ? AND seq < ? AND inner IS NULL)",
+            "SELECT seq, kind, content, NULL FROM outbox WHERE contact = ? AND seq < ? \
+             AND inner IS NULL ORDER BY seq",
         )?;
-        Ok(q.query_row(params![fp.as_bytes(), seq.0 as i64], |r| r.get(0))?)
+        let rows = q.query_map(params![fp.as_bytes(), before.0 as i64], |r| Ok(unacked_row(r)))?;
+        rows.map(|r| r?).collect()
     }
 
     /// The first place that is not encrypted, if something waits for that.

@@ -1,15 +1,20 @@
 //! The database's shape and its migrations.
 
 use rusqlite::Connection;
+use rusqlite::config::DbConfig;
 
 use super::StoreError;
 
 /// Each entry takes the database from its index to the next version. An entry that has been
 /// released is never edited.
-const MIGRATIONS: &[&str] = &[include_str!("v1.sql"), include_str!("v3.sql")];
+const MIGRATIONS: &[&str] =
+    &[include_str!("v1.sql"), include_str!("v2.sql"), include_str!("v3.sql")];
 
 /// Marks the file as a Halloo node's (`PRAGMA application_id`): "Hloo".
 const APPLICATION_ID: i64 = 0x486c_6f6f;
+
+/// Statements that stay compiled: all that there are.
+const STATEMENTS: usize = 128;
 
 /// Prepares a connection and brings the database to the newest version.
 ///
@@ -17,6 +22,9 @@ const APPLICATION_ID: i64 = 0x486c_6f6f;
 /// [`StoreError::NotOurs`] for another program's file, [`StoreError::TooNew`] for one that a newer
 /// version wrote, [`StoreError::Corrupt`] when SQLite finds the file damaged.
 pub(crate) fn prepare(db: &Connection) -> Result<(), StoreError> {
+    db.set_prepared_statement_cache_capacity(STATEMENTS);
+    // A plan does not depend on the values: else statements are compiled again for each.
+    db.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_QPSG, true)?;
     // Before WAL, so that its index stays in this process's memory: one process has the store.
     db.pragma_update(None, "locking_mode", "EXCLUSIVE")?;
     db.pragma_update(None, "journal_mode", "WAL")?;

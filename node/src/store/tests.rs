@@ -4,11 +4,16 @@
 
 use std::sync::Arc;
 
-use halloo_identity::Identity;
+use halloo_e2ee::UnixTime;
+use halloo_identity::{Identity, Seeds};
+use halloo_wire::Seq;
+use halloo_wire::content::{Body, Content, Message};
 use rusqlite::Connection;
 
-use super::{Store, StoreError, schema};
-use crate::core::Messenger;
+use super::{Db, Store, StoreError, schema};
+use crate::contact::ContactState;
+use crate::core::{Context, Departure, Messenger};
+use crate::event::{Cursor, Delivery};
 
 fn open(path: &std::path::Path, identity: &Arc<Identity>) -> Result<Store, StoreError> {
     let identity = Arc::clone(identity);
@@ -77,15 +82,55 @@ fn a_file_of_another_program_or_a_newer_version_or_garbage_is_refused_and_not_to
     assert_eq!(std::fs::read(&garbage).unwrap(), vec![7u8; 8192]);
 }
 
-/// The first version's schema, as it was released: later versions must open it.
+/// A store that the first version wrote keeps everything: who is known, what was said and what waits.
+/// What was encrypted in that version's form is encrypted again. Its owner's seeds are all 7, the contact's 8.
 #[test]
-fn a_store_of_every_released_version_opens() {
+fn a_store_of_the_first_version_keeps_everything() {
     let fixture = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/store-v1.db");
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("node.db");
     std::fs::copy(fixture, &path).unwrap();
-    let db = Connection::open(&path).unwrap();
-    schema::prepare(&db).unwrap();
-    let name: String = db.query_row("SELECT name FROM contacts", [], |r| r.get(0)).unwrap();
-    assert_eq!(name, "Ben");
+    let sql = Connection::open(&path).unwrap();
+    let bundle: Vec<u8> = sql.query_row("SELECT bundle FROM contacts", [], |r| r.get(0)).unwrap();
+    let mut q = sql.prepare("SELECT inner FROM outbox ORDER BY seq").unwrap();
+    let inner: Vec<Option<Vec<u8>>> =
+        q.query_map([], |r| r.get(0)).unwrap().map(Result::unwrap).collect();
+    drop(q);
+    assert!(inner.len() > 32 && inner[0].is_some() && inner.last() == Some(&None));
+    schema::prepare(&sql).unwrap();
+
+    let identity =
+        |n| Identity::from_seeds(Seeds { passport: [n; 32], ml_dsa: [n; 32], device: [n; 32] });
+    let ben = identity(8).fingerprint();
+    let mut cx = Context::new(Db::new(&sql), UnixTime(1_800_000_000));
+    let mut mind = Messenger::load(&mut cx, Arc::new(identity(7)), false).unwrap();
+    let contact = cx.db.contact(&ben).unwrap().unwrap();
+    assert_eq!((contact.name.as_str(), contact.state), ("Ben", ContactState::Accepted));
+    assert_eq!(cx.db.contact_bundle(&ben).unwrap(), Some(bundle.clone()));
+    assert_eq!(mind.mail(&cx, &ben).unwrap().unwrap().bundle, Some(bundle));
+
+    let said = cx.db.history(&ben, 100).unwrap();
+    let texts: Vec<String> = said
+        .iter()
+        .map(|h| match Message::decode(&h.content).unwrap().body {
+            Body::Text(text) => text,
+            other => panic!("{other:?}"),
+        })
+        .collect();
+    assert_eq!(texts[..3], ["delivered", "from Ben", "an answer, encrypted"]);
+    assert_eq!(texts.len(), 43);
+    assert_eq!(mind.delivery(&cx, &said[0].id).unwrap(), Some(Delivery::Delivered));
+    assert_eq!(mind.delivery(&cx, &said[2].id).unwrap(), Some(Delivery::Waiting));
+    assert_eq!(mind.delivery(&cx, &said[42].id).unwrap(), Some(Delivery::Waiting));
+    assert!(cx.db.events(Cursor(0), 100).unwrap().len() >= 4);
+    assert!(cx.db.safety(&ben).unwrap().is_some());
+
+    // The session goes on behind what was encrypted.
+    let Departure::Ready(ready) = mind.depart(&mut cx, &ben, Seq(0), 100).unwrap() else {
+        panic!("the session is there")
+    };
+    assert_eq!(ready.len(), inner.len());
+    for (ready, inner) in ready.iter().zip(&inner) {
+        assert!(inner.as_ref().is_none_or(|inner| *inner != ready.inner));
+    }
 }

@@ -191,10 +191,10 @@ fn run_in_savepoint<T, E: From<StoreError>>(
     job: impl FnOnce(&mut Messenger, &mut Context<'_>) -> Result<T, E>,
 ) -> Result<T, E> {
     let db = cx.db;
-    db.execute("SAVEPOINT job").map_err(E::from)?;
+    db.step("SAVEPOINT job").map_err(E::from)?;
     match job(messenger, cx) {
         Ok(value) => {
-            db.execute("RELEASE job").map_err(E::from)?;
+            db.step("RELEASE job").map_err(E::from)?;
             Ok(value)
         }
         Err(e) => {
@@ -253,18 +253,21 @@ pub(crate) fn run_batch(
     let mut cx = Context::new(Db::new(connection), now);
     let mut done: Vec<Done> = Vec::with_capacity(jobs.len());
     crash::point("store-before-begin");
-    let begun = connection.execute_batch("BEGIN");
+    let begun = cx.db.step("BEGIN");
     for job in jobs {
         // SQLite may have given up the transaction: outside of one nothing may run.
         let inside = !connection.is_autocommit();
         done.push(job(inside.then_some((&mut *messenger, &mut cx))));
     }
+    if !connection.is_autocommit() {
+        encrypt_accepted(messenger, &mut cx);
+    }
     crash::point("store-before-commit");
     let committed = match begun {
         Ok(()) if connection.is_autocommit() => Err(CommitFailed::GivenUp),
-        begun => begun.and_then(|()| connection.execute_batch("COMMIT")).map_err(|e| {
+        begun => begun.and_then(|()| cx.db.step("COMMIT")).map_err(|e| {
             tracing::error!(error = %e, "The store could not commit");
-            match StoreError::from(e) {
+            match e {
                 StoreError::DiskFull => CommitFailed::DiskFull,
                 _ => CommitFailed::DiskFailed,
             }
@@ -284,6 +287,24 @@ pub(crate) fn run_batch(
     }
     done.into_iter().for_each(|done| done(committed));
     committed
+}
+
+/// Encrypts what the jobs of a batch have accepted. When that fails, it stays accepted, and is
+/// encrypted when it leaves.
+fn encrypt_accepted(messenger: &mut Messenger, cx: &mut Context<'_>) {
+    let mark = cx.outputs.len();
+    let accepted = messenger.take_accepted();
+    if accepted.is_empty() {
+        return;
+    }
+    let encrypted = run_in_savepoint(messenger, cx, |messenger, cx| {
+        accepted.iter().try_for_each(|contact| messenger.encrypt_early(cx, contact))
+    });
+    if let Err(e) = encrypted {
+        tracing::warn!(error = %e, "Accepted messages are encrypted later");
+        cx.outputs.truncate(mark);
+        messenger.forget_cached();
+    }
 }
 
 /// Opens the database at `file`, does one thing in a transaction, and closes it. Blocks.

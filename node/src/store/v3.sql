@@ -17,4 +17,10 @@ CREATE TABLE incoming (
 INSERT INTO incoming SELECT contact, stream, next, zeroblob(16) FROM streams AS s
     WHERE used = (SELECT max(used) FROM streams WHERE contact = s.contact);
 DROP TABLE streams;
-DELETE FROM meta WHERE key = 'stream_used'
+DELETE FROM meta WHERE key = 'stream_used';
+
+-- A message has a nonce in front, which its name comes from: those that are here keep their names. What
+-- was encrypted in another form is encrypted again.
+UPDATE history SET body = CAST(id || body AS BLOB);
+UPDATE outbox SET content = CAST(id || content AS BLOB) WHERE id IS NOT NULL;
+UPDATE outbox SET inner = NULL, parked_instance = NULL, parked_until = NULL

@@ -67,6 +67,9 @@ impl Side {
         self.sql.execute_batch("BEGIN").unwrap();
         let mut cx = Context::new(Db::new(&self.sql), UnixTime(self.now));
         let result = job(&mut self.mind, &mut cx);
+        for contact in self.mind.take_accepted() {
+            self.mind.encrypt_early(&mut cx, &contact).unwrap();
+        }
         let outputs = cx.outputs;
         if result.is_ok() {
             self.sql.execute_batch("COMMIT").unwrap();
