@@ -42,6 +42,9 @@ pub(crate) struct Arrival {
     envelope: Option<EnvelopeId>,
 }
 
+/// The wait between two such requests doubles so often while nothing comes of them: to four hours.
+const MAX_DOUBLED: u32 = 8;
+
 /// What has come before its turn from one contact.
 pub(super) struct Held {
     /// When the stream last moved on, or the first of these came; Unix seconds.
@@ -74,8 +77,6 @@ enum Verdict {
     Done,
     /// Waits for earlier ones; nothing is acknowledged.
     Held,
-    /// The same, and the earlier ones have not come for so long that they may never.
-    HeldTooLong,
     /// Too early to be held. It stays where it is; nothing is acknowledged.
     PassedOver,
 }
@@ -201,17 +202,13 @@ impl Messenger {
         while let Some(arrival) = next.take() {
             let envelope = arrival.envelope;
             let (authorized, via) = (arrival.authorized, arrival.via);
+            let sequenced = arrival.inner.kind.is_sequenced();
             match self.take(cx, arrival) {
                 Ok(Verdict::Done) => {
                     ingested.done.extend(envelope);
                     next = self.held_next(cx, &from, stream, &mut ingested.done)?;
                 }
                 Ok(Verdict::Held) => {}
-                Ok(Verdict::HeldTooLong) => {
-                    if self.may_ask_again(cx, &from)? {
-                        ingested.unreadable.push(from);
-                    }
-                }
                 Ok(Verdict::PassedOver) => ingested.passed_over = true,
                 Err(Failure::Store(e)) => return Err(e),
                 Err(Failure::Refused(reason)) => {
@@ -223,7 +220,13 @@ impl Messenger {
                         // A receipt shows the sender what was read.
                         receipt_due(cx, from, via)?;
                     }
-                    if reason.is_unreadable() && asks && self.may_ask_again(cx, &from)? {
+                    if !reason.is_unreadable() || !asks {
+                        continue;
+                    }
+                    if sequenced && reason != Refusal::Over {
+                        cx.db.add_missing(&from)?;
+                    }
+                    if self.may_ask_again(cx, &from)? {
                         ingested.unreadable.push(from);
                         cx.emit(EventKind::Undecryptable { from })?;
                     }
@@ -318,18 +321,13 @@ impl Messenger {
             Err(Failure::Refused(_)) => return Err(Refusal::Early.into()),
         }
         let now = cx.now.0;
-        let Held { since, held } = self.held.entry(from).or_insert(Held::new(now));
+        let Held { held, .. } = self.held.entry(from).or_insert(Held::new(now));
         held.insert(place, arrival);
         if held.len() > MAX_HELD {
             held.pop_last();
             return Ok(Verdict::PassedOver);
         }
-        // A time to come was noted by a clock that was wrong.
-        if (*since..since.saturating_add(MAX_GAP_S)).contains(&now) {
-            return Ok(Verdict::Held);
-        }
-        *since = now;
-        Ok(Verdict::HeldTooLong)
+        Ok(Verdict::Held)
     }
 
     /// The held message whose turn it is. Envelopes of which nothing is needed are `done`.
@@ -450,6 +448,7 @@ impl Messenger {
             let transcript = transcript.then(route.stream, route.seq, kind, content);
             let (stream, next) = (route.stream, Seq(route.seq.0 + 1));
             cx.db.put_incoming(&route.from, &Incoming { stream, next, transcript })?;
+            cx.db.remove_missing(&route.from)?;
             receipt_due(cx, route.from, arrival.via)?;
         }
         Ok(())
@@ -588,6 +587,29 @@ impl Messenger {
         }
         // What could not be read may have been a receipt.
         receipt_due(cx, *from, via)
+    }
+
+    /// The contacts who are to be asked for what is missing of their streams: because it has not come
+    /// while later messages wait for it, or because it was asked for and has not come. The request
+    /// may have been lost with a peer.
+    pub(crate) fn due_resends(&mut self, cx: &Context<'_>) -> Result<Vec<Fingerprint>, StoreError> {
+        let now = cx.now.0;
+        for (contact, held) in self.held.iter().filter(|(_, held)| !held.held.is_empty()) {
+            // A time to come was noted by a clock that was wrong.
+            if !(held.since..held.since.saturating_add(MAX_GAP_S)).contains(&now) {
+                cx.db.add_missing(contact)?;
+            }
+        }
+        let mut due = Vec::new();
+        for (contact, at, asked) in cx.db.missing()? {
+            let wait = RESEND_INTERVAL_S << asked.min(MAX_DOUBLED);
+            // A time to come was noted by a clock that was wrong.
+            if !(at..at.saturating_add(wait)).contains(&now) {
+                cx.db.asked_for_missing(&contact, now)?;
+                due.push(contact);
+            }
+        }
+        Ok(due)
     }
 
     fn may_ask_again(&self, cx: &Context<'_>, fp: &Fingerprint) -> Result<bool, StoreError> {

@@ -42,6 +42,8 @@ const PORTION: usize = 64;
 const IN_FLIGHT: usize = 32;
 /// Least time between two attempts to get a direct connection.
 const DIAL_INTERVAL: Duration = Duration::from_secs(10);
+/// How often it is looked for what was asked for in vain.
+const LOOK_FOR_MISSING: Duration = Duration::from_secs(60);
 
 /// Serves one contact until the node stops.
 pub(crate) async fn run(net: Arc<Net>, contact: Fingerprint, bell: Arc<Notify>) {
@@ -608,6 +610,22 @@ async fn fetch_bundle(net: &Arc<Net>, contact: &Fingerprint) -> Result<(), Troub
     let office = first_office(net, mail.peers).await?;
     look_up_and_take(net, &office, LookUp { to: contact, device: mail.device }).await?;
     Ok(())
+}
+
+/// Asks again and again for what could not be read and does not come.
+pub(crate) async fn ask_for_missing(net: Arc<Net>) {
+    loop {
+        tokio::time::sleep(LOOK_FOR_MISSING.mul_f64(random::jitter())).await;
+        match net.store.run(|m, cx| m.due_resends(cx)).await {
+            Ok(due) => {
+                for contact in due {
+                    net.spawn(ask_again(Arc::clone(&net), contact));
+                }
+            }
+            Err(StoreError::Stopped) => return,
+            Err(e) => tracing::debug!(reason = %e, "Could not look for what is missing"),
+        }
+    }
 }
 
 /// Asks a contact to send again what could not be read, under fresh keys.

@@ -145,6 +145,7 @@ impl Net {
         self.spawn(probing::run(Arc::clone(self)));
         self.spawn(dial::expect_nearby(Arc::clone(self)));
         self.spawn(dispatch_loop(Arc::clone(self)));
+        self.spawn(courier::ask_for_missing(Arc::clone(self)));
     }
 
     /// Runs a task until it ends or the node stops.

@@ -1,6 +1,7 @@
 //! What the harness has seen, and what may never be seen. The nodes know nothing of it.
 
 use std::collections::HashMap;
+use std::ops::Range;
 
 use halloo_identity::Fingerprint;
 use halloo_wire::inner::{Inner, RatchetType};
@@ -37,9 +38,21 @@ pub(super) struct Ledger {
     ciphertexts: HashMap<(usize, usize, StreamId, Seq), Vec<u8>>,
     /// What each message key has encrypted.
     keys: HashMap<Vec<u8>, Vec<u8>>,
-    /// Who could not read whom: those may ask for the same in another ciphertext.
-    unreadable: Vec<(usize, usize)>,
+    /// Who has asked whom for something again: it may come in another ciphertext.
+    asked: Vec<(usize, usize)>,
     nodes: usize,
+    /// The machine that is set back, and how it stood when its state was kept.
+    snapshot: Option<Snapshot>,
+}
+
+/// A machine's state that is put back later. What its store forgets by that is no breach: messages
+/// that it has accepted or taken since. Everything else is.
+struct Snapshot {
+    node: usize,
+    /// How much each had accepted for each then.
+    kept: HashMap<(usize, usize), usize>,
+    /// The same when it was put back.
+    put_back: Option<HashMap<(usize, usize), usize>>,
 }
 
 impl Ledger {
@@ -49,8 +62,9 @@ impl Ledger {
             accepted: HashMap::new(),
             ciphertexts: HashMap::new(),
             keys: HashMap::new(),
-            unreadable: Vec::new(),
+            asked: Vec::new(),
             nodes,
+            snapshot: None,
         }
     }
 
@@ -65,15 +79,59 @@ impl Ledger {
 
     /// A program was told that a message is delivered; `known` to its recipient?
     pub(super) fn delivered(&mut self, node: usize, contact: usize, _id: &MessageId, known: bool) {
-        if !known {
+        // Somebody who was set back has had it.
+        if !known && !self.is_old(contact) {
             self.breach(Breach::DeliveredTooEarly { node, contact });
         }
     }
 
     pub(super) fn unreadable(&mut self, node: usize, contact: usize, tampered: bool) {
-        self.unreadable.push((node, contact));
-        if !tampered {
+        // Who was set back uses the same keys again, and has lost those of others.
+        if !tampered && !self.is_old(node) && !self.is_old(contact) {
             self.breach(Breach::Unreadable { node, contact });
+        }
+    }
+
+    /// Something is asked for again.
+    pub(super) fn asked(&mut self, node: usize, contact: usize) {
+        self.asked.push((node, contact));
+    }
+
+    /// A machine's state is kept.
+    pub(super) fn remembered(&mut self, node: usize) {
+        let snapshot = Snapshot { node, kept: self.counts(), put_back: None };
+        self.snapshot.get_or_insert(snapshot);
+    }
+
+    /// It is put back.
+    pub(super) fn set_back(&mut self, node: usize) {
+        let counts = self.counts();
+        if let Some(snapshot) = self.snapshot.as_mut().filter(|s| s.node == node) {
+            snapshot.put_back = Some(counts);
+        }
+    }
+
+    fn counts(&self) -> HashMap<(usize, usize), usize> {
+        self.accepted.iter().map(|(pair, all)| (*pair, all.len())).collect()
+    }
+
+    fn is_old(&self, node: usize) -> bool {
+        self.snapshot.as_ref().is_some_and(|s| s.node == node && s.put_back.is_some())
+    }
+
+    /// Of what `node` has accepted for `contact`, the places that a set-back may have taken away:
+    /// those whose sender may have forgotten them, and those that their recipient may have.
+    fn forgettable(&self, node: usize, contact: usize) -> (Range<usize>, Range<usize>) {
+        let none = || (0..0, 0..0);
+        let Some(snapshot) = &self.snapshot else { return none() };
+        let Some(put_back) = &snapshot.put_back else { return none() };
+        let at = |counts: &HashMap<_, usize>| counts.get(&(node, contact)).copied().unwrap_or(0);
+        if snapshot.node == node {
+            (at(&snapshot.kept)..at(put_back), 0..0)
+        } else if snapshot.node == contact {
+            (0..0, 0..at(put_back))
+        } else {
+            none()
         }
     }
 
@@ -83,12 +141,14 @@ impl Ledger {
         let place = (node, contact, inner.route.stream, inner.route.seq);
         let before = self.ciphertexts.insert(place, bytes.to_vec());
         if before.is_some_and(|before| before != bytes)
-            && !self.unreadable.contains(&(contact, node))
+            && !self.asked.contains(&(contact, node))
+            && !self.is_old(node)
         {
             self.breach(Breach::EncryptedAgain { node, contact, seq: inner.route.seq });
         }
         if let Some(key) = message_key(&inner)
             && self.keys.insert(key, bytes.to_vec()).is_some_and(|before| before != bytes)
+            && !self.is_old(node)
         {
             self.breach(Breach::KeyUsedTwice { node, contact });
         }
@@ -110,7 +170,13 @@ impl Ledger {
                         _ => None,
                     })
                     .collect();
-                if !arrived.iter().copied().eq(accepted.iter().map(|(_, text)| text)) {
+                let (unsent, unread) = self.forgettable(node, contact);
+                let mut rest = arrived.iter().copied().peekable();
+                let all = accepted.iter().enumerate().all(|(place, (_, text))| {
+                    let may_miss = unsent.contains(&place) || unread.contains(&place);
+                    rest.next_if(|arrived| *arrived == text).is_some() || may_miss
+                });
+                if !all || rest.peek().is_some() {
                     let wrong = arrived.iter().zip(accepted).find(|(a, (_, b))| *a != &b);
                     return Err(Breach::Inbox {
                         node: contact,
@@ -120,7 +186,10 @@ impl Ledger {
                         first_wrong: wrong.map(|(a, _)| (*a).clone()),
                     });
                 }
-                for (id, text) in accepted {
+                for (place, (id, text)) in accepted.iter().enumerate() {
+                    if unsent.contains(&place) {
+                        continue;
+                    }
                     let told = heard[node]
                         .iter()
                         .filter(|e| matches!(e, EventKind::Delivered { id: i, .. } if i == id));

@@ -116,7 +116,7 @@ impl Node {
         sql.execute_batch("BEGIN")?;
         let mut cx = Context::new(Db::new(&sql), UnixTime(BEGIN));
         if planted(Bug::ForgetPlaces) {
-            cx.db.execute("DELETE FROM streams")?;
+            cx.db.execute("DELETE FROM incoming")?;
         }
         let mind = Messenger::load(&mut cx, Arc::clone(&self.identity), false)?;
         sql.execute_batch("COMMIT")?;

@@ -41,6 +41,13 @@ pub(super) enum Fault {
         node: usize,
         seconds: i64,
     },
+    /// Keeps what is on the node's disk, which [`Fault::SetBack`] puts back.
+    Remember {
+        node: usize,
+    },
+    SetBack {
+        node: usize,
+    },
     Calm,
 }
 
@@ -106,6 +113,13 @@ impl Plan {
                     faults.push((until, Fault::Clock { node, seconds: 0 }));
                 }
             }
+        }
+        // A machine that goes back to a snapshot.
+        if rng.chance(200) {
+            let node = rng.below(nodes);
+            let (a, b) = (when(rng), when(rng));
+            faults.push((a.min(b), Fault::Remember { node }));
+            faults.push((a.max(b), Fault::SetBack { node }));
         }
         // After the calm two may find each other, or not.
         if rng.chance(500) {

@@ -93,4 +93,45 @@ impl Db<'_> {
             .execute(params![fp.as_bytes(), Transcript::START.0.as_slice(), at as i64])?;
         Ok(())
     }
+
+    /// Notes that something of a contact's stream could not be read.
+    pub(crate) fn add_missing(&self, fp: &Fingerprint) -> Result<()> {
+        self.sql
+            .prepare_cached("INSERT OR IGNORE INTO missing VALUES (?, 0)")?
+            .execute([fp.as_bytes()])?;
+        Ok(())
+    }
+
+    /// The stream has moved on.
+    pub(crate) fn remove_missing(&self, fp: &Fingerprint) -> Result<()> {
+        self.sql
+            .prepare_cached("DELETE FROM missing WHERE contact = ?")?
+            .execute([fp.as_bytes()])?;
+        Ok(())
+    }
+
+    /// Contacts of whose stream something is missing, when it was asked for last (Unix seconds),
+    /// and how often since.
+    pub(crate) fn missing(&self) -> Result<Vec<(Fingerprint, u64, u32)>> {
+        let mut q = self.sql.prepare_cached(
+            "SELECT fp, resend_at, asked FROM missing JOIN contacts ON fp = contact",
+        )?;
+        let rows = q.query_map([], |r| Ok((r.get::<_, Vec<u8>>(0)?, u64_at(r, 1)?, r.get(2)?)))?;
+        rows.map(|row| {
+            let (fp, at, asked) = row?;
+            Ok((Fingerprint::from_bytes(array(&fp, "fingerprint")?), at, asked))
+        })
+        .collect()
+    }
+
+    /// Notes that it is asked for once more.
+    pub(crate) fn asked_for_missing(&self, fp: &Fingerprint, now: u64) -> Result<()> {
+        self.sql
+            .prepare_cached("UPDATE missing SET asked = asked + 1 WHERE contact = ?")?
+            .execute([fp.as_bytes()])?;
+        self.sql
+            .prepare_cached("UPDATE contacts SET resend_at = ? WHERE fp = ?")?
+            .execute(params![now as i64, fp.as_bytes()])?;
+        Ok(())
+    }
 }

@@ -14,6 +14,10 @@ CREATE TABLE incoming (
     contact BLOB PRIMARY KEY REFERENCES contacts (fp) ON DELETE CASCADE,
     stream INTEGER NOT NULL, next INTEGER NOT NULL, transcript BLOB NOT NULL
 ) STRICT, WITHOUT ROWID;
+-- Contacts of whose stream something could not be read, and how often it has been asked for.
+CREATE TABLE missing (
+    contact BLOB PRIMARY KEY REFERENCES contacts (fp) ON DELETE CASCADE, asked INTEGER NOT NULL
+) STRICT, WITHOUT ROWID;
 INSERT INTO incoming SELECT contact, stream, next, zeroblob(16) FROM streams AS s
     WHERE used = (SELECT max(used) FROM streams WHERE contact = s.contact);
 DROP TABLE streams;

@@ -141,18 +141,20 @@ impl World {
             return;
         }
         let fp = self.fp(from);
-        let taken = match frame {
-            Frame::Ack(ack) => self.on(to, move |m, cx| m.take_ack(cx, &fp, ack, Via::Direct)),
+        // What could not be stored is not acknowledged.
+        match frame {
+            Frame::Ack(ack) => {
+                let _ = self.on(to, move |m, cx| m.take_ack(cx, &fp, ack, Via::Direct));
+            }
             Frame::Inner(bytes) => {
                 self.receipt_too_early(to, from, &bytes);
-                self.on(to, move |m, cx| {
+                let ingested = self.on(to, move |m, cx| {
                     let arrivals = m.open_frame(&fp, Via::Direct, &bytes).into_iter().collect();
-                    m.ingest(cx, arrivals).map(drop)
-                })
+                    m.ingest(cx, arrivals)
+                });
+                self.asked_for(to, &ingested.map(|i| i.unreadable).unwrap_or_default());
             }
-        };
-        // What could not be stored is not acknowledged.
-        let _ = taken;
+        }
     }
 
     /// A planted fault: the receipt leaves first.

@@ -35,6 +35,20 @@ impl World {
                 self.die(node);
             }
             Fault::Clock { node, seconds } => self.nodes[node].clock = seconds,
+            Fault::Remember { node } => {
+                self.remembered = Some(self.nodes[node].disk.image());
+                self.ledger.remembered(node);
+            }
+            Fault::SetBack { node } => {
+                if let Some(image) = self.remembered.take() {
+                    self.nodes[node].running = None;
+                    self.end_links(node);
+                    self.nodes[node].disk.begin(&image);
+                    self.peers.iter_mut().for_each(|p| p.gone(node));
+                    self.ledger.set_back(node);
+                    self.soon(50, 20_000, Happening::Start { node });
+                }
+            }
             Fault::Calm => self.calm(),
         }
     }

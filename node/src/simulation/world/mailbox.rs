@@ -56,6 +56,7 @@ impl World {
         if dead {
             ingested.done.push(id);
         }
+        self.asked_for(node, &ingested.unreadable);
         let Some(running) = &mut self.nodes[node].running else { return };
         running.passed_over |= ingested.passed_over;
         let again = running.passed_over && !ingested.done.is_empty();

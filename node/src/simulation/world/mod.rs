@@ -19,6 +19,7 @@ use halloo_wire::inner::{Inner, Kind};
 use halloo_wire::peer::Receipt;
 use halloo_wire::{EnvelopeId, InstanceId, Seq};
 
+use super::disk::Image;
 use super::ledger::{Breach, Ledger};
 use super::node::{Courier, Node};
 use super::plan::{Fault, Plan};
@@ -109,6 +110,11 @@ enum Happening {
         life: u32,
         contact: usize,
     },
+    /// A node looks for what it has asked for in vain.
+    Missing {
+        node: usize,
+        life: u32,
+    },
     Start {
         node: usize,
     },
@@ -144,6 +150,8 @@ pub(super) struct World {
     believed: BTreeMap<(usize, usize), u64>,
     plan: Plan,
     pub(super) ledger: Ledger,
+    /// What was on the disk of the machine that will be set back.
+    remembered: Option<Image>,
     /// What programs want to say and have not been told Ok for, by node and contact.
     unsaid: BTreeMap<(usize, usize), Vec<String>>,
     said: u32,
@@ -165,6 +173,7 @@ impl World {
             believed: BTreeMap::new(),
             plan,
             ledger,
+            remembered: None,
             unsaid: BTreeMap::new(),
             said: 0,
         };
@@ -266,6 +275,11 @@ impl World {
             Happening::AskAgain { node, life, contact } if self.is(node, life) => {
                 self.ask_again(node, contact);
             }
+            Happening::Missing { node, life } if self.is(node, life) => {
+                let due = self.on(node, |m, cx| m.due_resends(cx)).unwrap_or_default();
+                self.asked_for(node, &due);
+                self.soon(30_000, 90_000, Happening::Missing { node, life });
+            }
             Happening::Fault(fault) => self.fault(fault),
             _ => {}
         }
@@ -302,8 +316,6 @@ impl World {
             Output::Event(_, EventKind::Undecryptable { from }) => {
                 if let Some(contact) = self.index(&from) {
                     self.ledger.unreadable(node, contact, self.plan.malicious);
-                    let life = self.nodes[node].life;
-                    self.soon(1, 50, Happening::AskAgain { node, life, contact });
                 }
             }
             Output::Wake(fp) => {
@@ -323,6 +335,17 @@ impl World {
                 }
             }
             _ => {}
+        }
+    }
+
+    /// What was not readable, or has been missing for too long, is asked for.
+    fn asked_for(&mut self, node: usize, from: &[Fingerprint]) {
+        for fp in from {
+            if let Some(contact) = self.index(fp) {
+                self.ledger.asked(node, contact);
+                let life = self.nodes[node].life;
+                self.soon(1, 50, Happening::AskAgain { node, life, contact });
+            }
         }
     }
 

@@ -20,6 +20,7 @@ impl World {
         }
         let life = self.nodes[node].life;
         self.soon(10, 300, Happening::Register { node, life });
+        self.soon(30_000, 90_000, Happening::Missing { node, life });
         let waiting = self.on(node, |_, cx| cx.db.contacts_with_unacked()).unwrap_or_default();
         for fp in waiting {
             if let Some(contact) = self.index(&fp) {
