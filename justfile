@@ -24,7 +24,7 @@ lab runs="3":
 
 # simulated delivery: so many seeds, on disks that lose what was not synced
 delivery-seeds seeds="10000":
-    HALLOO_SEEDS={{ seeds }} cargo test --release -p halloo --lib simulation::whatever
+    HALLOO_SEEDS={{ seeds }} cargo test --release -p halloo --lib simulation::whatever -- --nocapture
 
 # simulated worlds, from a first seed on; a failing seed is printed
 sim runs="1000" seed="1":
