@@ -425,13 +425,15 @@ impl Messenger {
         parties: &Parties,
     ) -> Result<VerifiedPlain, Failure> {
         let mut whys = Vec::new();
+        let mut begun = false;
         for session in self.sessions(cx, &inner.route.from)?.iter() {
             match session.peek(inner, parties) {
                 Ok(plain) => return Ok(plain),
                 Err(e) => whys.push(e),
             }
+            begun = begun || session.matches(inner);
         }
-        if inner.ratchet_type == RatchetType::PreKey {
+        if inner.ratchet_type == RatchetType::PreKey && !begun {
             let copy = RatchetAccount::from_bytes(&self.account(cx)?.to_bytes());
             let mut copy = copy.map_err(|_| StoreError::Unreadable("account"))?;
             match RatchetSession::inbound(&mut copy, inner, parties) {
