@@ -11,6 +11,8 @@ pub(crate) enum Bug {
     ControlsFirst,
     /// A peer's receipt counts as delivery.
     BelievePeer,
+    /// A message that is taken back leaves no trace: its place stays empty.
+    LeaveHole,
     /// Which messages have arrived is kept in memory only.
     #[cfg(test)]
     ForgetPlaces,

@@ -468,6 +468,9 @@ impl Messenger {
         message: Option<Message>,
         via: Via,
     ) -> Result<(), StoreError> {
+        if matches!(message, Some(Message { body: Body::Withdrawn, .. })) {
+            return Ok(());
+        }
         let (from, id) = (plain.route().from, plain.message_id());
         let is_new = cx.db.add_history(
             &from,

@@ -84,6 +84,8 @@ pub(crate) enum Output {
     Control(Fingerprint, Vec<u8>),
     /// A pong came.
     Pong(Fingerprint, u64),
+    /// A message was accepted that has a deadline.
+    Deadline,
     /// The capabilities or cards at our peer are out of date.
     GrantsChanged,
     /// The contact may no longer be connected.

@@ -25,6 +25,8 @@ pub(crate) struct Switchboard {
     inner: Mutex<Inner>,
     /// Rings when a contact is woken or to be disconnected.
     pub(crate) woken: Notify,
+    /// Rings when a message with a deadline was accepted.
+    pub(crate) deadline: Notify,
     /// Counts the times that our peers' copies of our capabilities went out of date.
     pub(crate) grants: watch::Sender<u64>,
 }
@@ -45,6 +47,7 @@ impl Switchboard {
             events: broadcast::Sender::new(EVENT_BACKLOG),
             inner: Mutex::default(),
             woken: Notify::new(),
+            deadline: Notify::new(),
             grants: watch::Sender::new(0),
         }
     }
@@ -74,6 +77,7 @@ impl Switchboard {
                     let _ = waiting.send(());
                 }
             }
+            Output::Deadline => self.deadline.notify_one(),
             Output::GrantsChanged => self.grants.send_modify(|n| *n += 1),
             Output::Disconnect(contact) => {
                 self.lock().disconnect.insert(contact);

@@ -125,6 +125,7 @@ fn planted_faults_are_found() {
         Bug::ForgetInstance,
         Bug::ControlsFirst,
         Bug::BelievePeer,
+        Bug::LeaveHole,
         Bug::ForgetPlaces,
         Bug::ReceiptBeforeCommit,
         Bug::NoSync,

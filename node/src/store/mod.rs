@@ -19,7 +19,7 @@ use std::path::PathBuf;
 pub(crate) use contacts::{ContactRow, SafetyRow};
 pub(crate) use db::Db;
 pub(crate) use file::copy;
-pub(crate) use messages::{MAX_PARKED_S, NewHistory, Outgoing, Unacked};
+pub(crate) use messages::{MAX_PARKED_S, NewHistory, Outgoing, Unacked, Unsent};
 pub(crate) use thread::{Store, StoreThread, read_once};
 #[cfg(test)]
 pub(crate) use {schema::prepare as prepare_schema, thread::prepare, thread::run_batch};

@@ -149,6 +149,7 @@ fn contents() {
         &[
             ("message/text", message(None, "ü!")),
             ("message/answer", message(Some(MessageId([0xab; 16])), "")),
+            ("message/withdrawn", Message::WITHDRAWN),
         ],
     );
     content("ack", &[("ack", Ack { stream: StreamId(136), next: Seq(42) })]);

@@ -384,6 +384,8 @@ pub(crate) fn profile() -> impl Strategy<Value = Profile> {
 pub(crate) fn message() -> impl Strategy<Value = Message> {
     (option::of(any::<[u8; 16]>().prop_map(MessageId)), text(600))
         .prop_map(|(parent, text)| Message { parent, body: Body::Text(text) })
+        .boxed()
+        .prop_union(Just(Message::WITHDRAWN).boxed())
 }
 
 pub(crate) fn ack() -> impl Strategy<Value = Ack> {

@@ -7,6 +7,7 @@ mod delivery;
 mod safety;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use halloo_e2ee::{UnixTime, VerifiedBundle, seal};
 use halloo_identity::safety::TypedCode;
@@ -21,8 +22,8 @@ use rusqlite::Connection;
 
 use super::{Context, Departure, Messenger, Output};
 use crate::contact::{ContactState, Verification};
-use crate::error::{ContactError, SafetyError, SendError};
-use crate::event::{Delivery, EventKind, SafetyState, Via};
+use crate::error::{CancelError, ContactError, SafetyError, SendError};
+use crate::event::{Delivery, EventKind, FailReason, SafetyState, Via};
 use crate::store::{Db, StoreError};
 
 const NOW: u64 = 1_800_000_000;
@@ -219,5 +220,5 @@ fn contacts() -> (Side, Side) {
 
 fn send(from: &mut Side, to: &Side, text: &str) -> MessageId {
     let fp = to.fp();
-    from.run(|m, cx| m.send(cx, &fp, text, None, None)).unwrap()
+    from.run(|m, cx| m.send(cx, &fp, text, None, None, None)).unwrap()
 }

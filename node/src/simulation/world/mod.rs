@@ -21,7 +21,7 @@ use halloo_wire::{EnvelopeId, InstanceId, Seq};
 
 use super::ledger::{Breach, Ledger};
 use super::node::{Courier, Node};
-use super::plan::{Fault, Plan};
+use super::plan::{Fault, Plan, Say};
 use super::post::{Given, Peer};
 use super::rng::Rng;
 use crate::core::schedule::{Next, Trust, Work};
@@ -43,9 +43,15 @@ const PORTION: usize = 64;
 /// What happens.
 enum Happening {
     /// A program wants to say something.
-    Say {
-        from: usize,
-        to: usize,
+    Say(Say),
+    /// A program takes something back.
+    Cancel {
+        node: usize,
+    },
+    /// A node looks whether a deadline has passed.
+    Expire {
+        node: usize,
+        life: u32,
     },
     Wake {
         node: usize,
@@ -129,6 +135,9 @@ struct Link {
     last: [Duration; 2],
 }
 
+/// A text, and the seconds within which it has to leave.
+type Unsaid = (String, Option<u64>);
+
 /// A world.
 pub(super) struct World {
     pub(super) rng: Rng,
@@ -145,7 +154,7 @@ pub(super) struct World {
     plan: Plan,
     pub(super) ledger: Ledger,
     /// What programs want to say and have not been told Ok for, by node and contact.
-    unsaid: BTreeMap<(usize, usize), Vec<String>>,
+    unsaid: BTreeMap<(usize, usize), Vec<Unsaid>>,
     said: u32,
 }
 
@@ -171,8 +180,11 @@ impl World {
         for node in 0..it.nodes.len() {
             it.at(Duration::ZERO, Happening::Start { node });
         }
-        for (when, from, to) in it.plan.says.clone() {
-            it.at(when, Happening::Say { from, to });
+        for (when, say) in it.plan.says.clone() {
+            it.at(when, Happening::Say(say));
+        }
+        for (when, node) in it.plan.cancels.clone() {
+            it.at(when, Happening::Cancel { node });
         }
         for (when, fault) in it.plan.faults.clone() {
             it.at(when, Happening::Fault(fault));
@@ -231,12 +243,14 @@ impl World {
     fn happen(&mut self, happening: Happening) {
         match happening {
             Happening::Start { node } => self.start(node),
-            Happening::Say { from, to } => {
+            Happening::Say(Say { from, to, within }) => {
                 self.said += 1;
                 let text = format!("{} from {from} to {to}", self.said);
-                self.unsaid.entry((from, to)).or_default().push(text);
+                self.unsaid.entry((from, to)).or_default().push((text, within));
                 self.say(from);
             }
+            Happening::Cancel { node } => self.cancel(node),
+            Happening::Expire { node, life } if self.is(node, life) => self.expire(node),
             Happening::Wake { node, life, contact } if self.is(node, life) => {
                 self.round(node, contact);
             }
@@ -306,6 +320,7 @@ impl World {
                     self.soon(1, 50, Happening::AskAgain { node, life, contact });
                 }
             }
+            Output::Deadline => self.expire_at(node, self.now),
             Output::Wake(fp) => {
                 if let Some(contact) = self.index(&fp) {
                     self.wake(node, contact);
