@@ -31,7 +31,8 @@ async fn main() -> anyhow::Result<()> {
         match events.next().await?.kind {
             EventKind::Message { from, id, text, .. } => {
                 let client_id = Some(format!("echo {id}"));
-                bot.send_with(&from, &text, SendOptions { client_id, parent: Some(id) }).await?;
+                let options = SendOptions { client_id, parent: Some(id), ..SendOptions::default() };
+                bot.send_with(&from, &text, options).await?;
             }
             EventKind::Delivered { .. } => delivered += 1,
             _ => {}

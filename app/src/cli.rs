@@ -137,6 +137,8 @@ pub(crate) enum Command {
     Verify(VerifyArgs),
     /// Send a text
     Send(SendArgs),
+    /// Take back a message that has not left
+    Cancel(CancelArgs),
     /// Show what arrives, until interrupted
     Listen(ListenArgs),
     /// Measure round trips to a contact, and the path they take
@@ -308,6 +310,16 @@ pub(crate) struct SendArgs {
     /// How long to wait
     #[arg(long, default_value = "30s", value_parser = duration::parse)]
     pub(crate) timeout: Duration,
+    /// Give up what has not left after this time, for example 10m; else it waits for ever
+    #[arg(long, value_parser = duration::parse, value_name = "TIME")]
+    pub(crate) within: Option<Duration>,
+}
+
+/// `cancel`.
+#[derive(Debug, Args)]
+pub(crate) struct CancelArgs {
+    /// The message's id, as send prints it with --json
+    pub(crate) id: halloo::MessageId,
 }
 
 /// How far a message is to come before `send` ends.
@@ -457,8 +469,20 @@ mod tests {
     }
 
     #[test]
+    fn messages_are_taken_back_by_id_or_by_time() {
+        let cli = parse("halloo send ben hello --within 10m").unwrap();
+        let Command::Send(send) = cli.command else { panic!("not a send") };
+        assert_eq!(send.within, Some(Duration::from_secs(600)));
+        let id = halloo::MessageId([7; 16]);
+        let cli = parse(&format!("halloo cancel {id}")).unwrap();
+        assert!(matches!(cli.command, Command::Cancel(args) if args.id == id));
+    }
+
+    #[test]
     fn nonsense_is_a_usage_error() {
         for line in [
+            "halloo cancel 12",
+            "halloo send ben hello --within soon",
             "halloo",
             "halloo fly",
             "halloo ping ben --count 0",

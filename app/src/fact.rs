@@ -60,6 +60,8 @@ pub(crate) enum Fact {
     Undeliverable { to: String, code: String, why: String },
     /// A message will not be delivered.
     Failed { to: String, id: String, why: String },
+    /// A message of ours is taken back before it could leave.
+    Cancelled { id: String },
     /// The path to a contact.
     Path(PathTo),
     /// A safety-code exchange moved on. The code itself is shown by `verify` only.

@@ -84,6 +84,7 @@ from_library!(
     StoreError,
     ContactError,
     SendError,
+    CancelError,
     SafetyError,
     BackupError,
     ChannelError,
@@ -188,6 +189,9 @@ const CODES: &[(&str, Exit, &str)] = &[
     ("key-changed", Exit::Mismatch, "meet them, then: halloo verify NAME"),
     ("too-long", Exit::Usage, "send it in parts"),
     ("outbox-full", Exit::Refused, "wait until they come back"),
+    ("unknown-message", Exit::NotFound, "halloo send --json prints each message's id"),
+    ("too-late", Exit::Refused, "write to them: it may arrive, or has arrived"),
+    ("failed-before", Exit::Refused, ""),
     // Comparing codes.
     ("wrong-code", Exit::Mismatch, "call again and compare once more: halloo verify NAME"),
     (

@@ -49,6 +49,9 @@ pub(crate) fn fact(fact: &Fact, p: Palette) -> Option<String> {
         Fact::Failed { to, id, why } => {
             p.red(&format!("✗ {} for {} failed: {}", short(id), line(to), line(why)))
         }
+        Fact::Cancelled { id } => {
+            p.dim(&format!("· {} is cancelled: it does not leave", short(id)))
+        }
         Fact::Path(path) => p.dim(&format!("· {}", path_line(path))),
         Fact::Safety { contact, state } => safety(contact, state, p)?,
         Fact::Undecryptable { from } => p.dim(&format!(

@@ -91,8 +91,12 @@ impl Operator {
                 self.node.block(&who.0).await?;
                 self.card(&who.0).await
             }
-            Request::Send { to, text, key, parent } => {
-                let options = SendOptions { client_id: key, parent: parent.map(|id| id.0) };
+            Request::Send { to, text, key, parent, within_ms } => {
+                let options = SendOptions {
+                    client_id: key,
+                    parent: parent.map(|id| id.0),
+                    within: within_ms.map(ms),
+                };
                 let id = self.node.send_with(&to.0, &text, options).await?;
                 let state = self.node.delivery(&id).await?;
                 Ok(Reply::Sent(Sent {
@@ -100,6 +104,10 @@ impl Operator {
                     id: id.to_string(),
                     state: state.map_or(State::Waiting, tell::state),
                 }))
+            }
+            Request::Cancel { id } => {
+                self.node.cancel(&id.0).await?;
+                Ok(Reply::Done)
             }
             Request::HandedOver { to, within_ms } => {
                 let waited =

@@ -98,8 +98,10 @@ impl Session {
         text: String,
         key: Option<String>,
         parent: Option<MessageId>,
+        within: Option<Duration>,
     ) -> Result<Sent, Failure> {
-        let request = Request::Send { to: Id(to), text, key, parent: parent.map(Id) };
+        let (parent, within_ms) = (parent.map(Id), within.map(to_ms));
+        let request = Request::Send { to: Id(to), text, key, parent, within_ms };
         ask!(self, request, Reply::Sent(sent) => sent)
     }
 
@@ -112,6 +114,11 @@ impl Session {
     ) -> Result<(), Failure> {
         let request = Request::BackUp { file: file.to_owned(), passphrase, replace };
         ask!(self, request, Reply::Done => ())
+    }
+
+    /// Takes a message back that has not left.
+    pub(crate) async fn cancel(&self, id: MessageId) -> Result<(), Failure> {
+        ask!(self, Request::Cancel { id: Id(id) }, Reply::Done => ())
     }
 
     /// Waits until everything for somebody has left, but not longer than `within`: whether it has.

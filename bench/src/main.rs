@@ -3,11 +3,16 @@
 //!
 //! `cargo run --release` prints a table. Times depend on the machine and most of all on what one
 //! fsync costs there, which is printed first; compare runs of one machine by ratio.
+//!
+//! `cargo run --release -- sends [FOLDER]` measures how fast a node accepts messages.
+
+mod sends;
+mod slow_disk;
 
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use halloo::{Cursor, DirectPolicy, EventKind, EventStream, Node, PeerAddress, Via};
 use rendezvous_peer::Config;
 
@@ -18,6 +23,18 @@ const SENDERS: usize = 64;
 
 #[tokio::main]
 async fn main() -> Result<()> {
+    let mut words = std::env::args().skip(1);
+    match words.next().as_deref() {
+        None => conversation().await,
+        Some("sends") => {
+            let folder = words.next().map_or_else(std::env::temp_dir, Into::into);
+            sends::measure(tempfile::tempdir_in(folder)?.path()).await
+        }
+        Some(_) => bail!("usage: halloo-bench [sends [FOLDER]]"),
+    }
+}
+
+async fn conversation() -> Result<()> {
     let folder = tempfile::tempdir()?;
     println!("{:<58}{:>12}", "one fsync of 4 KiB, median", micros(fsync(folder.path())?));
 

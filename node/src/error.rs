@@ -217,6 +217,31 @@ code!(SendError {
     KeyChanged => "key-changed", TooLong => "too-long", OutboxFull => "outbox-full",
 }, Store);
 
+/// Why a message is not cancelled.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum CancelError {
+    /// No message of ours has this name.
+    #[error("no message of ours has this id")]
+    Unknown,
+    /// It has been encrypted: the recipient or a peer may have it.
+    #[error("it is too late: the message may have left")]
+    TooLate,
+    /// It has failed for another reason.
+    #[error("the message has failed before: {why}")]
+    Failed {
+        /// Why.
+        why: crate::event::FailReason,
+    },
+    /// The store failed.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+code!(CancelError {
+    Unknown => "unknown-message", TooLate => "too-late", Failed => "failed-before",
+}, Store);
+
 /// Why a safety code is not to be had or did not match.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]

@@ -235,12 +235,18 @@ impl Path {
 pub enum FailReason {
     /// The contact was blocked here before it was delivered.
     Blocked,
+    /// It was cancelled here before it could leave.
+    Cancelled,
+    /// Its time was over before it could leave.
+    Expired,
 }
 
 impl fmt::Display for FailReason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Blocked => "the contact is blocked",
+            Self::Cancelled => "it was cancelled",
+            Self::Expired => "its time was over before it could leave",
         })
     }
 }

@@ -20,8 +20,8 @@ use crate::check::SafetyCheck;
 use crate::contact::{CheckedHow, Contact, DirectPolicy};
 use crate::core::{Output, delivery_of};
 use crate::error::{
-    BackupError, ChannelError, ConnectError, ContactError, PingError, SafetyError, SendError,
-    StoreError,
+    BackupError, CancelError, ChannelError, ConnectError, ContactError, PingError, SafetyError,
+    SendError, StoreError,
 };
 use crate::event::{Cursor, Delivery, EventKind, Path, Via};
 use crate::home::{backup, own_address};
@@ -78,6 +78,10 @@ pub struct SendOptions {
     pub client_id: Option<String>,
     /// The message that this one answers.
     pub parent: Option<MessageId>,
+    /// How long it may wait here before it leaves, to the second, by this machine's clock. If it
+    /// has not left then, it fails as [`FailReason::Expired`](crate::FailReason::Expired). What has
+    /// left does not expire. `None` waits for ever.
+    pub within: Option<Duration>,
 }
 
 /// A message that was said.
@@ -399,7 +403,10 @@ impl Node {
         self.inner
             .net
             .store
-            .run(move |m, cx| m.send(cx, &to, &text, options.client_id.as_deref(), options.parent))
+            .run(move |m, cx| {
+                let SendOptions { client_id, parent, within } = options;
+                m.send(cx, &to, &text, client_id.as_deref(), parent, within)
+            })
             .await
     }
 
@@ -425,6 +432,21 @@ impl Node {
             })
         });
         written.await.unwrap_or(Err(BackupError::Store(StoreError::Stopped)))
+    }
+
+    /// Takes a message of ours back that has not left: while the recipient has not accepted us,
+    /// while neither they nor their peer could be reached, or while many wait before it. It fails
+    /// as [`FailReason::Cancelled`](crate::FailReason::Cancelled), and the recipient hears nothing
+    /// of it. Cancelling it again is Ok.
+    ///
+    /// # Errors
+    /// [`CancelError::TooLate`] once it has been encrypted, also when it has not arrived yet.
+    ///
+    /// # Cancel safety
+    /// Not cancel safe: a dropped call may still take effect. Call it again to know.
+    pub async fn cancel(&self, id: &MessageId) -> Result<(), CancelError> {
+        let id = *id;
+        self.inner.net.store.run(move |m, cx| m.cancel(cx, &id)).await
     }
 
     /// Where a message of ours stands; `None` when it is not one.

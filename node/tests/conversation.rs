@@ -258,7 +258,7 @@ async fn a_ping_that_nobody_answers_ends() {
 async fn events_are_replayed_from_a_cursor() {
     let Friends { data: _data, peer, anna: _anna, ben: _ben, a, b } = Friends::new().await;
     for i in 0..5 {
-        let options = SendOptions { client_id: Some(format!("job {i}")), parent: None };
+        let options = SendOptions { client_id: Some(format!("job {i}")), ..SendOptions::default() };
         a.send_with(&b.fingerprint(), &i.to_string(), options).await.unwrap();
     }
     let mut first = b.events(Cursor::default());

@@ -63,12 +63,21 @@ impl fmt::Debug for Message {
 pub enum Body {
     /// Text of at most [`MAX_TEXT`] bytes.
     Text(String),
+    /// Nothing: what stood here was taken back before it left its writer's machine, or its time was
+    /// over. It keeps the place in the stream. Nobody is told of it.
+    Withdrawn,
+}
+
+impl Message {
+    /// What takes the place of a message that is taken back.
+    pub const WITHDRAWN: Self = Self { nonce: Nonce([0; 16]), parent: None, body: Body::Withdrawn };
 }
 
 impl fmt::Debug for Body {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Text(text) => write!(f, "Text({} B)", text.len()),
+            Self::Withdrawn => f.write_str("Withdrawn"),
         }
     }
 }
@@ -191,7 +200,7 @@ impl Content for Message {
     fn check(&self) -> Result<(), DecodeError> {
         match &self.body {
             Body::Text(text) if text.len() > MAX_TEXT => Err(DecodeError::TooLong),
-            Body::Text(_) => Ok(()),
+            Body::Text(_) | Body::Withdrawn => Ok(()),
         }
     }
 }

@@ -90,7 +90,7 @@ struct Chat<'a> {
 
 impl Chat<'_> {
     async fn say(&mut self, session: &Session, text: String) -> Result<(), Failure> {
-        let sent = session.send(self.contact.id()?, text, None, None).await?;
+        let sent = session.send(self.contact.id()?, text, None, None, None).await?;
         self.open.insert(sent.id.clone());
         // People see what they typed, and the state when it changes.
         if self.cx.out.is_json() {

@@ -97,7 +97,7 @@ async fn echo(session: &Session, message: &Message) -> Result<(), Failure> {
     }
     let key = format!("echo-{}", message.id);
     let (to, id) = (read(&message.fingerprint)?, read(&message.id)?);
-    match session.send(to, message.text.clone(), Some(key), Some(id)).await {
+    match session.send(to, message.text.clone(), Some(key), Some(id), None).await {
         // They were blocked since.
         Err(failure) if failure.exit == crate::exit::Exit::Refused => Ok(()),
         result => result.map(|_| ()),

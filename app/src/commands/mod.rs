@@ -68,6 +68,7 @@ pub(crate) async fn run(out: Out, global: &Global, command: Command) -> Result<(
         Command::Block(args) => contacts::block(&cx, &args.who).await,
         Command::Verify(args) => verify::run(&cx, args).await,
         Command::Send(args) => send::run(&cx, args).await,
+        Command::Cancel(args) => send::cancel(&cx, &args).await,
         Command::Listen(args) => listen::listen(&cx, args).await,
         Command::Daemon(args) => listen::daemon(&cx, args).await,
         Command::Ping(args) => ping::run(&cx, args).await,

@@ -1,4 +1,4 @@
-//! `send`.
+//! `send` and `cancel`.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -6,7 +6,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::{Context, LINGER, key_changed, keys_refused, peer_of};
-use crate::cli::{SendArgs, Until};
+use crate::cli::{CancelArgs, SendArgs, Until};
 use crate::control::protocol::{From, read};
 use crate::fact::{ContactCard, Fact, Line, Sent, State};
 use crate::failure::Failure;
@@ -34,6 +34,15 @@ pub(super) async fn run(cx: &Context, args: SendArgs) -> Result<(), Failure> {
             alarm: None,
         };
         sending.run(texts).await
+    })
+    .await
+}
+
+/// Takes a message back that has not left.
+pub(super) async fn cancel(cx: &Context, args: &CancelArgs) -> Result<(), Failure> {
+    cx.with_node(async |session| {
+        session.cancel(args.id).await?;
+        cx.out.fact(Fact::Cancelled { id: args.id.to_string() })
     })
     .await
 }
@@ -152,7 +161,7 @@ impl Sending<'_> {
             false => key.clone(),
         });
         let sent_ns = halloo::mono_ns();
-        let sent = self.session.send(to, text, key, None).await?;
+        let sent = self.session.send(to, text, key, None, self.args.within).await?;
         halloo::crash_point("app-sent-not-told");
         self.counts.sent += 1;
         // People hear how it ended; programs hear each step.

@@ -38,8 +38,18 @@ pub(crate) enum Request {
     Accept { who: Id<Fingerprint>, name: Option<String> },
     /// Does not want to hear from somebody any more.
     Block { who: Id<Fingerprint> },
-    /// Sends a text. The same `key` again sends nothing and answers with the first message.
-    Send { to: Id<Fingerprint>, text: String, key: Option<String>, parent: Option<Id<MessageId>> },
+    /// Sends a text. The same `key` again sends nothing and answers with the first message. It is
+    /// taken back when it has not left within a time.
+    Send {
+        to: Id<Fingerprint>,
+        text: String,
+        key: Option<String>,
+        parent: Option<Id<MessageId>>,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        within_ms: Option<u64>,
+    },
+    /// Takes a message back that has not left.
+    Cancel { id: Id<MessageId> },
     /// Waits until everything for somebody is at their peer or arrived, but not longer than this.
     HandedOver { to: Id<Fingerprint>, within_ms: u64 },
     /// Where a message stands.
@@ -289,6 +299,7 @@ mod tests {
             text: "two\nlines".to_owned(),
             key: None,
             parent: Some(Id(MessageId([1; 16]))),
+            within_ms: None,
         };
         let line = encode(&Ask { v: VERSION, request: request.clone() });
         assert_eq!(

@@ -85,10 +85,9 @@ impl Messenger {
         cx.db.set_acked_transcript(&fp, Transcript::START)?;
         let seq = cx.db.take_seq(&fp)?;
         cx.db.enqueue(&fp, seq, first.0, first.1, None)?;
-        for (id, content) in messages {
+        for message in messages {
             let seq = cx.db.take_seq(&fp)?;
-            cx.db.enqueue(&fp, seq, Kind::Message, &content, Some(&id))?;
-            cx.db.set_history_seq(&id, seq)?;
+            cx.db.enqueue_again(&fp, seq, &message)?;
         }
         cx.wake(fp);
         Ok(())

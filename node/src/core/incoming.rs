@@ -42,7 +42,8 @@ pub(crate) struct Arrival {
     envelope: Option<EnvelopeId>,
 }
 
-/// The wait between two such requests doubles so often while nothing comes of them: to four hours.
+/// The wait between two such requests doubles so often while nothing comes of them, to four hours; then
+/// they end.
 const MAX_DOUBLED: u32 = 8;
 
 /// What has come before its turn from one contact.
@@ -493,13 +494,15 @@ impl Messenger {
         parties: &Parties,
     ) -> Result<VerifiedPlain, Failure> {
         let mut whys = Vec::new();
+        let mut begun = false;
         for session in self.sessions(cx, &inner.route.from)?.iter() {
             match session.peek(inner, parties) {
                 Ok(plain) => return Ok(plain),
                 Err(e) => whys.push(e),
             }
+            begun = begun || session.matches(inner);
         }
-        if inner.ratchet_type == RatchetType::PreKey {
+        if inner.ratchet_type == RatchetType::PreKey && !begun {
             let copy = RatchetAccount::from_bytes(&self.account(cx)?.to_bytes());
             let mut copy = copy.map_err(|_| StoreError::Unreadable("account"))?;
             match RatchetSession::inbound(&mut copy, inner, parties) {
@@ -536,6 +539,9 @@ impl Messenger {
         content: &[u8],
         via: Via,
     ) -> Result<(), StoreError> {
+        if matches!(message, Some(Message { body: Body::Withdrawn, .. })) {
+            return Ok(());
+        }
         let from = route.from;
         let id = MessageId::derive(&from, &route.to, nonce);
         let is_new = cx.db.add_history(
@@ -574,11 +580,12 @@ impl Messenger {
         via: Via,
     ) -> Result<(), StoreError> {
         let Some(mut row) = cx.db.contact(from)? else { return Ok(()) };
+        let first = cx.db.first_unacked(from)?.unwrap_or(Seq(row.next_seq));
         match resend.stream {
             Some(stream) if stream > row.stream => self.set_back(cx, row, stream)?,
             // They have nothing of ours, in which everything is that was in theirs.
             Some(stream) if stream < row.stream => cx.db.clear_inner(from, Seq(0))?,
-            _ if cx.db.first_unacked(from)?.is_some_and(|first| resend.next < first) => {
+            _ if resend.next < first => {
                 // They have acknowledged it: it is their store that was set back.
                 let (profile, ours) = (self.own_profile(cx, &row)?, row.stream);
                 self.begin_stream(cx, &mut row, (Kind::Accept, &profile), ours)?;
@@ -592,22 +599,38 @@ impl Messenger {
     /// The contacts who are to be asked for what is missing of their streams: because it has not come
     /// while later messages wait for it, or because it was asked for and has not come. The request
     /// may have been lost with a peer.
-    pub(crate) fn due_resends(&mut self, cx: &Context<'_>) -> Result<Vec<Fingerprint>, StoreError> {
+    pub(crate) fn due_resends(
+        &mut self,
+        cx: &mut Context<'_>,
+    ) -> Result<Vec<Fingerprint>, StoreError> {
         let now = cx.now.0;
-        for (contact, held) in self.held.iter().filter(|(_, held)| !held.held.is_empty()) {
+        for (contact, held) in &mut self.held {
             // A time to come was noted by a clock that was wrong.
-            if !(held.since..held.since.saturating_add(MAX_GAP_S)).contains(&now) {
+            if !(held.since..held.since.saturating_add(MAX_GAP_S)).contains(&now)
+                && let Some((_, first)) = held.held.pop_first()
+            {
                 cx.db.add_missing(contact)?;
+                // They come again with what is missing, for which there may be no room beside them.
+                let rest = std::mem::take(&mut held.held).into_values();
+                let kept =
+                    std::iter::once(first).chain(rest).filter_map(|arrival| arrival.envelope);
+                cx.outputs.push(Output::Forget(kept.collect()));
             }
         }
         let mut due = Vec::new();
         for (contact, at, asked) in cx.db.missing()? {
             let wait = RESEND_INTERVAL_S << asked.min(MAX_DOUBLED);
             // A time to come was noted by a clock that was wrong.
-            if !(at..at.saturating_add(wait)).contains(&now) {
-                cx.db.asked_for_missing(&contact, now)?;
-                due.push(contact);
+            if (at..at.saturating_add(wait)).contains(&now) {
+                continue;
             }
+            // Nobody has it: it was tampered with, or its sender has forgotten it.
+            if asked > MAX_DOUBLED {
+                cx.db.remove_missing(&contact)?;
+                continue;
+            }
+            cx.db.asked_for_missing(&contact, now)?;
+            due.push(contact);
         }
         Ok(due)
     }

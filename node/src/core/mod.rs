@@ -23,6 +23,7 @@ use std::sync::Arc;
 
 use halloo_e2ee::{BundleSecrets, Party, RatchetAccount, RatchetSession, UnixTime};
 use halloo_identity::{Fingerprint, Identity};
+use halloo_wire::EnvelopeId;
 
 pub(crate) use again::strip_for_backup;
 pub(crate) use contacts::{Caller, Calling, Reach};
@@ -83,8 +84,12 @@ pub(crate) enum Output {
     HeardByMailbox(Fingerprint),
     /// Send an encrypted message outside of the stream.
     Control(Fingerprint, Vec<u8>),
+    /// Our peer may forget these envelopes.
+    Forget(Vec<EnvelopeId>),
     /// A pong came.
     Pong(Fingerprint, u64),
+    /// A message was accepted that has a deadline.
+    Deadline,
     /// The capabilities or cards at our peer are out of date.
     GrantsChanged,
     /// The contact may no longer be connected.

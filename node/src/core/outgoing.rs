@@ -1,4 +1,7 @@
-//! Messages that leave: accepted, encrypted once, sent until acknowledged.
+//! Messages that leave: accepted, encrypted once, sent until acknowledged. Before it is encrypted,
+//! a message can be taken back; its place in the stream is kept.
+
+use std::time::Duration;
 
 use std::cmp::Ordering;
 
@@ -11,12 +14,14 @@ use halloo_wire::peer::{Found, Receipt};
 use halloo_wire::{CapabilityToken, DeviceId, InstanceId, MessageId, Nonce, Seq};
 
 use super::incoming::Origin;
-use super::{Context, META_RUN, Messenger, party};
+use super::{Context, META_RUN, Messenger, Output, party};
 use crate::contact::ContactState;
-use crate::error::{BundleRefused, SendError};
+use crate::error::{BundleRefused, CancelError, SendError};
 use crate::event::{Delivery, EventKind, FailReason, Via};
 use crate::planted::{Bug, planted};
-use crate::store::{ContactRow, Incoming, MAX_PARKED_S, NewHistory, Outgoing, StoreError, Unacked};
+use crate::store::{
+    ContactRow, Incoming, MAX_PARKED_S, NewHistory, Outgoing, StoreError, Unacked, Unsent,
+};
 
 /// Messages that wait for one contact. A person never gets there; a program hears that it must
 /// wait.
@@ -39,6 +44,8 @@ pub(super) const WAITING: i64 = 0;
 pub(super) const DELIVERED: i64 = 1;
 pub(super) const BLOCKED: i64 = 2;
 pub(super) const RECEIVED: i64 = 3;
+const CANCELLED: i64 = 4;
+const EXPIRED: i64 = 5;
 
 /// Where a message with a state number of the history stands; `None` for one that was received.
 pub(crate) fn delivery_of(state: i64) -> Option<Delivery> {
@@ -46,7 +53,17 @@ pub(crate) fn delivery_of(state: i64) -> Option<Delivery> {
         WAITING => Some(Delivery::Waiting),
         DELIVERED => Some(Delivery::Delivered),
         BLOCKED => Some(Delivery::Failed { why: FailReason::Blocked }),
+        CANCELLED => Some(Delivery::Failed { why: FailReason::Cancelled }),
+        EXPIRED => Some(Delivery::Failed { why: FailReason::Expired }),
         _ => None,
+    }
+}
+
+fn failed_state(why: FailReason) -> i64 {
+    match why {
+        FailReason::Blocked => BLOCKED,
+        FailReason::Cancelled => CANCELLED,
+        FailReason::Expired => EXPIRED,
     }
 }
 
@@ -92,7 +109,7 @@ pub(crate) struct Mail {
 }
 
 impl Messenger {
-    /// Accepts a text for sending.
+    /// Accepts a text for sending. It is taken back when it has not been encrypted `within` a time.
     pub(crate) fn send(
         &mut self,
         cx: &mut Context<'_>,
@@ -100,6 +117,7 @@ impl Messenger {
         text: &str,
         client_id: Option<&str>,
         parent: Option<MessageId>,
+        within: Option<Duration>,
     ) -> Result<MessageId, SendError> {
         let stands = cx.db.standing(fp)?.ok_or(SendError::UnknownContact)?;
         if let Some(client_id) = client_id
@@ -138,11 +156,65 @@ impl Messenger {
                 at: cx.now.0,
             },
         )?;
+        if let Some(within) = within {
+            // SQLite's numbers end there, long after everything.
+            let seconds = within.as_secs() + u64::from(within.subsec_nanos() > 0);
+            cx.db.set_expiry(fp, seq, cx.now.0.saturating_add(seconds).min(END.0))?;
+            cx.outputs.push(Output::Deadline);
+        }
         if !self.accepted.contains(fp) {
             self.accepted.push(*fp);
         }
         cx.wake(*fp);
         Ok(id)
+    }
+
+    /// Takes a message back that has not left. Again is as good as once.
+    pub(crate) fn cancel(
+        &mut self,
+        cx: &mut Context<'_>,
+        id: &MessageId,
+    ) -> Result<(), CancelError> {
+        self.expire(cx)?;
+        let (fp, seq, state) = cx.db.history_state(id)?.ok_or(CancelError::Unknown)?;
+        match delivery_of(state) {
+            Some(Delivery::Failed { why: FailReason::Cancelled }) => return Ok(()),
+            Some(Delivery::Failed { why }) => return Err(CancelError::Failed { why }),
+            _ => {}
+        }
+        match self.withdraw(cx, &fp, seq, id, FailReason::Cancelled)? {
+            true => Ok(()),
+            false => Err(CancelError::TooLate),
+        }
+    }
+
+    /// Takes back what has not left in time. Returns when to look again.
+    pub(crate) fn expire(&mut self, cx: &mut Context<'_>) -> Result<Option<u64>, StoreError> {
+        if cx.db.next_expiry()?.is_some_and(|at| at < cx.now.0) {
+            for (fp, seq, id) in cx.db.expired(cx.now.0)? {
+                self.withdraw(cx, &fp, seq, &id, FailReason::Expired)?;
+            }
+        }
+        cx.db.next_expiry()
+    }
+
+    /// Replaces a message that was never encrypted by what keeps its place. Returns whether it was
+    /// one.
+    fn withdraw(
+        &mut self,
+        cx: &mut Context<'_>,
+        fp: &Fingerprint,
+        seq: Seq,
+        id: &MessageId,
+        why: FailReason,
+    ) -> Result<bool, StoreError> {
+        if !cx.db.withdraw(fp, seq, id, &Message::WITHDRAWN.encode())? {
+            return Ok(false);
+        }
+        cx.db.set_history_state(id, failed_state(why))?;
+        cx.emit(EventKind::Failed { to: *fp, id: *id, why })?;
+        cx.wake(*fp);
+        Ok(true)
     }
 
     /// Where a message of ours stands; `None` when it is not one.
@@ -183,6 +255,7 @@ impl Messenger {
         after: Seq,
         limit: usize,
     ) -> Result<Departure, StoreError> {
+        self.expire(cx)?;
         let rows = cx.db.unacked(fp, after, limit)?;
         self.encrypt(cx, fp, rows)
     }
@@ -195,6 +268,7 @@ impl Messenger {
         instance: InstanceId,
         limit: usize,
     ) -> Result<Departure, StoreError> {
+        self.expire(cx)?;
         let rows = cx.db.unparked(fp, instance, cx.now.0, limit)?;
         self.encrypt(cx, fp, rows)
     }
@@ -225,7 +299,9 @@ impl Messenger {
         fp: &Fingerprint,
     ) -> Result<(), StoreError> {
         let Some(first) = cx.db.first_unacked(fp)? else { return Ok(()) };
-        let rows = cx.db.without_inner(fp, Seq(first.0 + IN_FLIGHT))?;
+        // What has a deadline can be taken back until it leaves. Ciphertexts are made in order.
+        let mut rows = cx.db.without_inner(fp, Seq(first.0 + IN_FLIGHT))?;
+        rows.truncate(rows.iter().position(|r| r.expires.is_some()).unwrap_or(rows.len()));
         if !rows.is_empty() {
             self.encrypt(cx, fp, rows)?;
         }
@@ -469,7 +545,7 @@ impl Messenger {
         }
         cx.db.set_acked_transcript(fp, ack.transcript)?;
         let acked = cx.db.remove_acked(fp, ack.next)?;
-        for (id, _) in acked {
+        for Unsent { id, .. } in acked {
             cx.db.set_history_state(&id, DELIVERED)?;
             cx.emit(EventKind::Delivered { to: *fp, id, via })?;
         }
@@ -512,8 +588,8 @@ impl Messenger {
         fp: &Fingerprint,
         why: FailReason,
     ) -> Result<(), StoreError> {
-        for (id, _) in cx.db.remove_acked(fp, END)? {
-            cx.db.set_history_state(&id, BLOCKED)?;
+        for Unsent { id, .. } in cx.db.remove_acked(fp, END)? {
+            cx.db.set_history_state(&id, failed_state(why))?;
             cx.emit(EventKind::Failed { to: *fp, id, why })?;
         }
         Ok(())

@@ -21,6 +21,16 @@ pub(crate) const LAST_RETRY: Duration = Duration::from_secs(300);
 /// How often it is made sure that the peer still has what was left there, while nothing tells.
 pub(crate) const RECHECK: Duration = Duration::from_secs(120);
 
+/// How long a deadline is slept towards at most: the wall clock, by which it is meant, may be set.
+pub(crate) const DEADLINE_LOOK: Duration = Duration::from_secs(30);
+
+/// How long to wait before it is looked whether a deadline has passed, both in Unix seconds.
+pub(crate) fn look_at_deadline(now: u64, deadline: u64) -> Duration {
+    // It passes when its second is over.
+    let left = deadline.saturating_add(1).saturating_sub(now).max(1);
+    Duration::from_secs(left).min(DEADLINE_LOOK)
+}
+
 /// What waits for a contact.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Work {

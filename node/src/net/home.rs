@@ -270,6 +270,13 @@ impl Session<'_> {
                     }
                 }
                 () = self.again.notified() => self.fetch(session, envelopes).await?,
+                () = self.net.board.forget.notified() => {
+                    for ids in self.net.board.take_forgotten().chunks(MAX_ACK_IDS) {
+                        self.tell(session, Call::Ack(ids.to_vec())).await?;
+                    }
+                    // What was passed over for them has its turn.
+                    self.again.notify_one();
+                }
                 // The sender lives as long as the node.
                 Ok(()) = grants.changed() => self.grant(session).await?,
                 // The peer learns where we are now, or we learn that it is out of reach.

@@ -40,7 +40,8 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::channel::IncomingChannel;
-use crate::store::Store;
+use crate::core::schedule;
+use crate::store::{Store, StoreError};
 
 use direct::Links;
 use halloo_wire::RoundId;
@@ -146,6 +147,7 @@ impl Net {
         self.spawn(dial::expect_nearby(Arc::clone(self)));
         self.spawn(dispatch_loop(Arc::clone(self)));
         self.spawn(courier::ask_for_missing(Arc::clone(self)));
+        self.spawn(expiry_loop(Arc::clone(self)));
     }
 
     /// Runs a task until it ends or the node stops.
@@ -247,6 +249,29 @@ async fn accept_loop(net: Arc<Net>) {
                 Err(e) => tracing::debug!(reason = %e, "A connection was not made"),
             }
         });
+    }
+}
+
+/// Takes back what has not left in time.
+async fn expiry_loop(net: Arc<Net>) {
+    loop {
+        // A store that fails now may do so for a moment only.
+        let next = net.store.run(|m, cx| Ok::<_, StoreError>((cx.now.0, m.expire(cx)?))).await;
+        let wait = match next {
+            Ok((now, next)) => next.map(|at| schedule::look_at_deadline(now, at)),
+            Err(StoreError::Stopped) => return,
+            Err(_) => Some(schedule::DEADLINE_LOOK),
+        };
+        let pause = async {
+            match wait {
+                Some(wait) => tokio::time::sleep(wait).await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            () = pause => {}
+            () = net.board.deadline.notified() => {}
+        }
     }
 }
 

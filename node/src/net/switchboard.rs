@@ -5,6 +5,7 @@ use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use halloo_identity::Fingerprint;
+use halloo_wire::EnvelopeId;
 use tokio::sync::{Notify, broadcast, oneshot, watch};
 
 use crate::clock::mono_ns;
@@ -25,6 +26,10 @@ pub(crate) struct Switchboard {
     inner: Mutex<Inner>,
     /// Rings when a contact is woken or to be disconnected.
     pub(crate) woken: Notify,
+    /// Rings when a message with a deadline was accepted.
+    pub(crate) deadline: Notify,
+    /// Rings when our peer may forget envelopes.
+    pub(crate) forget: Notify,
     /// Counts the times that our peers' copies of our capabilities went out of date.
     pub(crate) grants: watch::Sender<u64>,
 }
@@ -37,6 +42,8 @@ struct Inner {
     controls: HashMap<Fingerprint, VecDeque<Vec<u8>>>,
     by_mailbox: BTreeSet<Fingerprint>,
     pings: HashMap<(Fingerprint, u64), oneshot::Sender<()>>,
+    /// What is held for a contact is bounded, and is in here once.
+    forget: Vec<EnvelopeId>,
 }
 
 impl Switchboard {
@@ -45,8 +52,15 @@ impl Switchboard {
             events: broadcast::Sender::new(EVENT_BACKLOG),
             inner: Mutex::default(),
             woken: Notify::new(),
+            deadline: Notify::new(),
+            forget: Notify::new(),
             grants: watch::Sender::new(0),
         }
+    }
+
+    /// The envelopes that our peer may forget. Those that it does not have are no trouble.
+    pub(crate) fn take_forgotten(&self) -> Vec<EnvelopeId> {
+        std::mem::take(&mut self.lock().forget)
     }
 
     /// Takes an output of the store, after its commit.
@@ -68,12 +82,17 @@ impl Switchboard {
                 drop(it);
                 self.woken.notify_one();
             }
+            Output::Forget(envelopes) => {
+                self.lock().forget.extend(envelopes);
+                self.forget.notify_one();
+            }
             Output::Pong(contact, nonce) => {
                 if let Some(waiting) = self.lock().pings.remove(&(contact, nonce)) {
                     // Whoever asked may have given up.
                     let _ = waiting.send(());
                 }
             }
+            Output::Deadline => self.deadline.notify_one(),
             Output::GrantsChanged => self.grants.send_modify(|n| *n += 1),
             Output::Disconnect(contact) => {
                 self.lock().disconnect.insert(contact);

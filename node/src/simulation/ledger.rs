@@ -14,8 +14,11 @@ use crate::event::EventKind;
 pub(super) enum Breach {
     /// I1: what `send` has taken is not what arrived, or not in this order (I4), or twice (I3).
     Inbox { node: usize, from: usize, accepted: usize, arrived: usize, first_wrong: Option<String> },
-    /// I1: a message was not told delivered exactly once.
+    /// I1: of a message was not told exactly once how it ended.
     NotToldOnce { node: usize, text: String, times: usize },
+    /// I1: a message failed that nobody took back, or one was taken back and did not fail, or failed
+    /// when it was said to be too late.
+    TakenBack { node: usize, text: String, answer: Option<bool>, failed: bool },
     /// I2: told delivered, and the recipient does not have it.
     DeliveredTooEarly { node: usize, contact: usize },
     /// I6: one message key for two ciphertexts.
@@ -30,10 +33,20 @@ pub(super) enum Breach {
     Damaged { node: usize, why: String },
 }
 
+/// What `send` has returned Ok for.
+struct Accepted {
+    id: MessageId,
+    text: String,
+    /// Whether it has a deadline, or somebody has tried to cancel it.
+    may_fail: bool,
+    /// What `cancel` has answered: done, or too late.
+    answer: Option<bool>,
+}
+
 /// The harness's book.
 pub(super) struct Ledger {
     pub(super) breach: Option<Breach>,
-    accepted: HashMap<(usize, usize), Vec<(MessageId, String)>>,
+    accepted: HashMap<(usize, usize), Vec<Accepted>>,
     /// The ciphertext of each place, by sender and recipient.
     ciphertexts: HashMap<(usize, usize, StreamId, Seq), Vec<u8>>,
     /// What each message key has encrypted.
@@ -73,8 +86,36 @@ impl Ledger {
     }
 
     /// `send` has returned Ok.
-    pub(super) fn accepted(&mut self, node: usize, to: usize, id: MessageId, text: String) {
-        self.accepted.entry((node, to)).or_default().push((id, text));
+    pub(super) fn accepted(
+        &mut self,
+        node: usize,
+        to: usize,
+        id: MessageId,
+        text: String,
+        may_fail: bool,
+    ) {
+        let accepted = Accepted { id, text, may_fail, answer: None };
+        self.accepted.entry((node, to)).or_default().push(accepted);
+    }
+
+    /// One of the last messages that a node has accepted.
+    pub(super) fn said_lately(&self, node: usize, to: usize, back: usize) -> Option<MessageId> {
+        self.accepted.get(&(node, to))?.iter().nth_back(back).map(|a| a.id)
+    }
+
+    /// `cancel` was asked, and may have answered.
+    pub(super) fn cancelled(
+        &mut self,
+        node: usize,
+        to: usize,
+        id: &MessageId,
+        answer: Option<bool>,
+    ) {
+        let accepted = self.accepted.get_mut(&(node, to)).into_iter().flatten();
+        if let Some(accepted) = accepted.into_iter().find(|a| a.id == *id) {
+            accepted.may_fail = true;
+            accepted.answer = accepted.answer.or(answer);
+        }
     }
 
     /// A program was told that a message is delivered; `known` to its recipient?
@@ -113,6 +154,11 @@ impl Ledger {
 
     fn counts(&self) -> HashMap<(usize, usize), usize> {
         self.accepted.iter().map(|(pair, all)| (*pair, all.len())).collect()
+    }
+
+    /// Whether a machine was set back.
+    pub(super) fn somebody_is_old(&self) -> bool {
+        self.snapshot.as_ref().is_some_and(|s| s.put_back.is_some())
     }
 
     fn is_old(&self, node: usize) -> bool {
@@ -171,32 +217,49 @@ impl Ledger {
                     })
                     .collect();
                 let (unsent, unread) = self.forgettable(node, contact);
+                let mut expected = Vec::new();
+                for (place, Accepted { id, text, may_fail, answer }) in accepted.iter().enumerate()
+                {
+                    if unsent.contains(&place) {
+                        expected.push((text, true));
+                        continue;
+                    }
+                    let (mut delivered, mut failed) = (0, 0);
+                    for event in &heard[node] {
+                        match event {
+                            EventKind::Delivered { id: i, .. } if i == id => delivered += 1,
+                            EventKind::Failed { id: i, .. } if i == id => failed += 1,
+                            _ => {}
+                        }
+                    }
+                    if delivered + failed != 1 {
+                        let times = delivered + failed;
+                        return Err(Breach::NotToldOnce { node, text: text.clone(), times });
+                    }
+                    let failed = failed > 0;
+                    // A store that was set back has forgotten what it has answered.
+                    let differs = answer.is_some_and(|taken| taken != failed) && !self.is_old(node);
+                    if failed && !may_fail || differs {
+                        let (text, answer) = (text.clone(), *answer);
+                        return Err(Breach::TakenBack { node, text, answer, failed });
+                    }
+                    if !failed {
+                        expected.push((text, unread.contains(&place)));
+                    }
+                }
                 let mut rest = arrived.iter().copied().peekable();
-                let all = accepted.iter().enumerate().all(|(place, (_, text))| {
-                    let may_miss = unsent.contains(&place) || unread.contains(&place);
-                    rest.next_if(|arrived| *arrived == text).is_some() || may_miss
+                let all = expected.iter().all(|(text, may_miss)| {
+                    rest.next_if(|arrived| arrived == text).is_some() || *may_miss
                 });
                 if !all || rest.peek().is_some() {
-                    let wrong = arrived.iter().zip(accepted).find(|(a, (_, b))| *a != &b);
+                    let wrong = arrived.iter().zip(&expected).find(|(a, (b, _))| a != &b);
                     return Err(Breach::Inbox {
                         node: contact,
                         from: node,
-                        accepted: accepted.len(),
+                        accepted: expected.len(),
                         arrived: arrived.len(),
                         first_wrong: wrong.map(|(a, _)| (*a).clone()),
                     });
-                }
-                for (place, (id, text)) in accepted.iter().enumerate() {
-                    if unsent.contains(&place) {
-                        continue;
-                    }
-                    let told = heard[node]
-                        .iter()
-                        .filter(|e| matches!(e, EventKind::Delivered { id: i, .. } if i == id));
-                    let times = told.count();
-                    if times != 1 {
-                        return Err(Breach::NotToldOnce { node, text: text.clone(), times });
-                    }
                 }
             }
         }

@@ -47,6 +47,8 @@ pub(super) struct Running {
     /// The run of the own peer that it is registered with.
     pub(super) registered: Option<InstanceId>,
     pub(super) passed_over: bool,
+    /// When it looks whether a deadline has passed.
+    pub(super) expire_at: Option<Duration>,
 }
 
 /// One contact's courier, as `net::courier` has it.
@@ -127,6 +129,7 @@ impl Node {
             offices: BTreeMap::new(),
             registered: None,
             passed_over: false,
+            expire_at: None,
         });
         Ok(())
     }

@@ -51,6 +51,15 @@ pub(super) enum Fault {
     Calm,
 }
 
+/// A program says something.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Say {
+    pub(super) from: usize,
+    pub(super) to: usize,
+    /// Seconds within which it has to leave.
+    pub(super) within: Option<u64>,
+}
+
 /// A world's story.
 #[derive(Debug, Clone)]
 pub(super) struct Plan {
@@ -62,7 +71,9 @@ pub(super) struct Plan {
     pub(super) malicious: bool,
     /// Seconds for which a peer keeps an envelope.
     pub(super) ttl_s: u32,
-    pub(super) says: Vec<(Duration, usize, usize)>,
+    pub(super) says: Vec<(Duration, Say)>,
+    /// When a node's program takes something back.
+    pub(super) cancels: Vec<(Duration, usize)>,
     pub(super) faults: Vec<(Duration, Fault)>,
 }
 
@@ -77,14 +88,19 @@ impl Plan {
         let peers = 1 + rng.below(2);
         let when =
             |rng: &mut Rng| Duration::from_millis(rng.within(0, CALM.as_millis() as u64 - 1));
-        let mut says = Vec::new();
+        let (mut says, mut cancels) = (Vec::new(), Vec::new());
         for _ in 0..rng.within(3, 12) {
             // Bursts, as people and programs write.
             let (at, from) = (when(rng), rng.below(nodes));
             let to = (from + 1 + rng.below(nodes - 1)) % nodes;
             let many = if rng.chance(120) { BURST } else { rng.within(1, 5) };
+            let hurry = rng.chance(300).then(|| rng.within(0, 30));
             for i in 0..many {
-                says.push((at + Duration::from_millis(3 * i), from, to));
+                let within = hurry.filter(|_| rng.chance(500));
+                says.push((at + Duration::from_millis(3 * i), Say { from, to, within }));
+            }
+            for _ in 0..rng.below(4) {
+                cancels.push((at + Duration::from_millis(rng.within(0, 3 * many + 20)), from));
             }
         }
         let mut faults = Vec::new();
@@ -131,7 +147,14 @@ impl Plan {
         let loss = if rng.chance(500) { rng.within(0, 300) } else { 0 };
         // Shorter than the story, or longer, so that nothing but the rules brings a message back.
         let ttl_s = if rng.chance(500) { 90 } else { 3 * 24 * 3600 };
-        Self { nodes, peers, loss, malicious: rng.chance(250), ttl_s, says, faults }
+        let malicious = rng.chance(250);
+        if malicious {
+            // One of the two is enough to heal from.
+            faults.retain(|(_, fault)| {
+                !matches!(fault, Fault::Remember { .. } | Fault::SetBack { .. })
+            });
+        }
+        Self { nodes, peers, loss, malicious, ttl_s, says, cancels, faults }
     }
 
     /// Adds to a story what a planted fault needs to show itself, so that few seeds are enough.
@@ -142,7 +165,7 @@ impl Plan {
             Bug::ForgetInstance => {
                 (self.malicious, self.ttl_s) = (false, 3 * 24 * 3600);
                 self.faults.retain(|(_, fault)| !matches!(fault, Fault::Connect { .. }));
-                self.says.push((at, 0, 1));
+                self.says.push((at, Say { from: 0, to: 1, within: None }));
                 for peer in 0..self.peers {
                     self.faults.push((after(rng.within(50, 500)), Fault::RestartPeer { peer }));
                 }
@@ -153,8 +176,9 @@ impl Plan {
                 self.faults.push((at, Fault::Connect { a: 0, b: 1 }));
                 self.faults.push((after(1_050), Fault::Disconnect { a: 0, b: 1 }));
                 for i in 0..BURST {
-                    self.says.push((after(1_000 + i), 0, 1));
-                    self.says.push((after(900 + 40 * i), 1, 0));
+                    let say = |from, to| Say { from, to, within: None };
+                    self.says.push((after(1_000 + i), say(0, 1)));
+                    self.says.push((after(900 + 40 * i), say(1, 0)));
                 }
             }
             _ => {}

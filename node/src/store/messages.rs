@@ -23,6 +23,17 @@ pub(crate) struct Unacked {
     pub(crate) kind: Kind,
     pub(crate) content: Vec<u8>,
     pub(crate) inner: Option<Vec<u8>>,
+    /// When its time is over, unless it is encrypted before.
+    pub(crate) expires: Option<u64>,
+}
+
+/// A message that is accepted and not acknowledged.
+pub(crate) struct Unsent {
+    pub(crate) id: MessageId,
+    pub(crate) content: Vec<u8>,
+    /// Whether it has been encrypted once: it may have left.
+    pub(crate) encrypted: bool,
+    pub(crate) expires: Option<u64>,
 }
 
 /// A message that is ready to leave: its place, kind and bytes.
@@ -74,6 +85,77 @@ impl Db<'_> {
                 id.map(|id| id.0.as_slice())
             ])?;
         Ok(())
+    }
+
+    /// Puts a message at a place of another stream.
+    pub(crate) fn enqueue_again(&self, fp: &Fingerprint, seq: Seq, message: &Unsent) -> Result<()> {
+        self.sql
+            .prepare_cached(
+                "INSERT INTO outbox (contact, seq, kind, content, id, encrypted, expires) \
+                 VALUES (?, ?, ?, ?, ?, ?, ?)",
+            )?
+            .execute(params![
+                fp.as_bytes(),
+                seq.0 as i64,
+                Kind::Message.to_byte(),
+                message.content,
+                message.id.0.as_slice(),
+                message.encrypted,
+                message.expires.map(|at| at as i64)
+            ])?;
+        self.set_history_seq(&message.id, seq)
+    }
+
+    /// Notes when a message's time is over.
+    pub(crate) fn set_expiry(&self, fp: &Fingerprint, seq: Seq, at: u64) -> Result<()> {
+        self.sql
+            .prepare_cached("UPDATE outbox SET expires = ? WHERE contact = ? AND seq = ?")?
+            .execute(params![at as i64, fp.as_bytes(), seq.0 as i64])?;
+        Ok(())
+    }
+
+    /// The messages whose time is over, in the order of their streams.
+    pub(crate) fn expired(&self, now: u64) -> Result<Vec<(Fingerprint, Seq, MessageId)>> {
+        let mut q = self.sql.prepare_cached(
+            "SELECT contact, seq, id FROM outbox WHERE expires IS NOT NULL AND expires < ? \
+             AND NOT encrypted AND id IS NOT NULL ORDER BY contact, seq",
+        )?;
+        let rows = q.query_map([now as i64], |r| {
+            Ok((r.get::<_, Vec<u8>>(0)?, u64_at(r, 1)?, r.get::<_, Vec<u8>>(2)?))
+        })?;
+        rows.map(|r| {
+            let (fp, seq, id) = r?;
+            let fp = Fingerprint::from_bytes(array(&fp, "fingerprint")?);
+            Ok((fp, Seq(seq), MessageId(array(&id, "message id")?)))
+        })
+        .collect()
+    }
+
+    /// When the next message's time is over.
+    pub(crate) fn next_expiry(&self) -> Result<Option<u64>> {
+        let mut q =
+            self.sql.prepare_cached("SELECT min(expires) FROM outbox WHERE expires IS NOT NULL")?;
+        let next: Option<i64> = q.query_row([], |r| r.get(0))?;
+        Ok(next.map(|at| at as u64))
+    }
+
+    /// Replaces a message that has never been encrypted by something that has no name. Returns
+    /// whether it was one.
+    pub(crate) fn withdraw(
+        &self,
+        fp: &Fingerprint,
+        seq: Seq,
+        id: &MessageId,
+        content: &[u8],
+    ) -> Result<bool> {
+        let changed = self
+            .sql
+            .prepare_cached(
+                "UPDATE outbox SET content = ?, id = NULL, expires = NULL WHERE contact = ? \
+                 AND seq = ? AND id = ? AND NOT encrypted",
+            )?
+            .execute(params![content, fp.as_bytes(), seq.0 as i64, id.0.as_slice()])?;
+        Ok(changed > 0)
     }
 
     /// Moves a message of ours to another place.
@@ -128,7 +210,7 @@ impl Db<'_> {
         limit: usize,
     ) -> Result<Vec<Unacked>> {
         let mut q = self.sql.prepare_cached(
-            "SELECT seq, kind, content, inner FROM outbox WHERE contact = ? AND seq > ? \
+            "SELECT seq, kind, content, inner, expires FROM outbox WHERE contact = ? AND seq > ? \
              ORDER BY seq LIMIT ?",
         )?;
         let rows = q.query_map(params![fp.as_bytes(), after.0 as i64, limit as i64], |r| {
@@ -148,7 +230,7 @@ impl Db<'_> {
         limit: usize,
     ) -> Result<Vec<Unacked>> {
         let mut q = self.sql.prepare_cached(
-            "SELECT seq, kind, content, inner FROM outbox WHERE contact = ?1 AND \
+            "SELECT seq, kind, content, inner, expires FROM outbox WHERE contact = ?1 AND \
              (parked_instance IS NULL OR parked_instance <> ?2 AND NOT ?5 OR parked_until <= ?3 \
              OR parked_until > ?3 + ?6) ORDER BY seq LIMIT ?4",
         )?;
@@ -185,7 +267,7 @@ impl Db<'_> {
     /// Unacknowledged messages before a place that are not encrypted, in order.
     pub(crate) fn without_inner(&self, fp: &Fingerprint, before: Seq) -> Result<Vec<Unacked>> {
         let mut q = self.sql.prepare_cached(
-            "SELECT seq, kind, content, NULL FROM outbox WHERE contact = ? AND seq < ? \
+            "SELECT seq, kind, content, NULL, expires FROM outbox WHERE contact = ? AND seq < ? \
              AND inner IS NULL ORDER BY seq",
         )?;
         let rows = q.query_map(params![fp.as_bytes(), before.0 as i64], |r| Ok(unacked_row(r)))?;
@@ -210,7 +292,8 @@ impl Db<'_> {
     ) -> Result<()> {
         self.sql
             .prepare_cached(
-                "UPDATE outbox SET inner = ?, transcript = ? WHERE contact = ? AND seq = ?",
+                "UPDATE outbox SET inner = ?, transcript = ?, encrypted = 1, expires = NULL \
+                 WHERE contact = ? AND seq = ?",
             )?
             .execute(params![inner, transcript.0.as_slice(), fp.as_bytes(), seq.0 as i64])?;
         Ok(())
@@ -276,23 +359,25 @@ impl Db<'_> {
     }
 
     /// Removes what is below `next`. The messages among it, in order, with their content.
-    pub(crate) fn remove_acked(
-        &self,
-        fp: &Fingerprint,
-        next: Seq,
-    ) -> Result<Vec<(MessageId, Vec<u8>)>> {
+    pub(crate) fn remove_acked(&self, fp: &Fingerprint, next: Seq) -> Result<Vec<Unsent>> {
         let mut q = self.sql.prepare_cached(
-            "DELETE FROM outbox WHERE contact = ? AND seq < ? RETURNING seq, id, content",
+            "DELETE FROM outbox WHERE contact = ? AND seq < ? \
+             RETURNING seq, id, content, encrypted, expires",
         )?;
         let rows = q.query_map(params![fp.as_bytes(), next.0 as i64], |r| {
-            Ok((u64_at(r, 0)?, r.get::<_, Option<Vec<u8>>>(1)?, r.get::<_, Vec<u8>>(2)?))
+            let expires: Option<i64> = r.get(4)?;
+            let rest = (r.get(2)?, r.get(3)?, expires.map(|at| at as u64));
+            Ok((u64_at(r, 0)?, r.get::<_, Option<Vec<u8>>>(1)?, rest))
         })?;
         let mut removed = rows.collect::<std::result::Result<Vec<_>, _>>()?;
         removed.sort_by_key(|(seq, ..)| *seq);
         removed
             .into_iter()
-            .filter_map(|(_, id, content)| id.map(|id| (id, content)))
-            .map(|(id, content)| Ok((MessageId(array(&id, "message id")?), content)))
+            .filter_map(|(_, id, rest)| id.map(|id| (id, rest)))
+            .map(|(id, (content, encrypted, expires))| {
+                let id = MessageId(array(&id, "message id")?);
+                Ok(Unsent { id, content, encrypted, expires })
+            })
             .collect()
     }
 
@@ -421,5 +506,6 @@ fn unacked_row(r: &Row<'_>) -> Result<Unacked> {
         kind: Kind::from_byte(r.get(1)?).map_err(|_| StoreError::Unreadable("kind"))?,
         content: r.get(2)?,
         inner: r.get(3)?,
+        expires: r.get::<_, Option<i64>>(4)?.map(|at| at as u64),
     })
 }

@@ -20,7 +20,7 @@ use std::path::PathBuf;
 pub(crate) use contacts::{ContactRow, SafetyRow};
 pub(crate) use db::Db;
 pub(crate) use file::{copy, strip};
-pub(crate) use messages::{MAX_PARKED_S, NewHistory, Outgoing, Unacked};
+pub(crate) use messages::{MAX_PARKED_S, NewHistory, Outgoing, Unacked, Unsent};
 pub(crate) use streams::Incoming;
 pub(crate) use thread::{Store, StoreThread, read_once};
 #[cfg(test)]

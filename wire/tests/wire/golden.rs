@@ -157,6 +157,7 @@ fn contents() {
         &[
             ("message/text", message(None, "ü!")),
             ("message/answer", message(Some(MessageId([0xab; 16])), "")),
+            ("message/withdrawn", Message::WITHDRAWN),
         ],
     );
     content("ack", &[("ack", ack(StreamId(136)))]);

@@ -385,6 +385,8 @@ pub(crate) fn message() -> impl Strategy<Value = Message> {
     let nonce = any::<[u8; 16]>().prop_map(Nonce);
     (nonce, option::of(any::<[u8; 16]>().prop_map(MessageId)), text(600))
         .prop_map(|(nonce, parent, text)| Message { nonce, parent, body: Body::Text(text) })
+        .boxed()
+        .prop_union(Just(Message::WITHDRAWN).boxed())
 }
 
 pub(crate) fn ack() -> impl Strategy<Value = Ack> {

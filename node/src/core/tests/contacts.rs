@@ -106,7 +106,7 @@ fn a_blocked_contact_is_not_heard_and_what_waited_for_it_fails() {
     assert!(a.texts().is_empty());
     let delivery = a.run(|m, cx| m.delivery(cx, &id)).unwrap().unwrap();
     assert!(matches!(delivery, Delivery::Failed { .. }));
-    let refused = a.run(|m, cx| m.send(cx, &fp, "x", None, None));
+    let refused = a.run(|m, cx| m.send(cx, &fp, "x", None, None, None));
     assert!(matches!(refused, Err(SendError::Blocked)));
 }
 

@@ -123,12 +123,12 @@ fn unreadable_messages_ask_again_once_a_minute_at_most() {
 fn sending_twice_under_one_client_id_sends_once() {
     let (mut a, mut b) = contacts();
     let fp = b.fp();
-    let one = a.run(|m, cx| m.send(cx, &fp, "x", Some("job 7"), None)).unwrap();
+    let one = a.run(|m, cx| m.send(cx, &fp, "x", Some("job 7"), None, None)).unwrap();
     a.restart();
-    let two = a.run(|m, cx| m.send(cx, &fp, "x", Some("job 7"), None)).unwrap();
+    let two = a.run(|m, cx| m.send(cx, &fp, "x", Some("job 7"), None, None)).unwrap();
     assert_eq!(one, two);
     settle(&mut a, &mut b);
-    let again = a.run(|m, cx| m.send(cx, &fp, "x", Some("job 7"), None)).unwrap();
+    let again = a.run(|m, cx| m.send(cx, &fp, "x", Some("job 7"), None, None)).unwrap();
     assert_eq!(one, again);
     settle(&mut a, &mut b);
     assert_eq!(b.texts(), ["x"]);
@@ -139,7 +139,7 @@ fn a_transaction_that_fails_leaves_no_trace() {
     let (mut a, mut b) = contacts();
     let fp = b.fp();
     let failed: Result<(), StoreError> = a.run(|m, cx| {
-        m.send(cx, &fp, "ghost", None, None).unwrap();
+        m.send(cx, &fp, "ghost", None, None, None).unwrap();
         m.depart(cx, &fp, Seq(0), 10).map(drop)?;
         Err(StoreError::DiskFull)
     });
@@ -451,4 +451,75 @@ fn a_request_to_send_again_is_followed_by_a_receipt_and_outlives_older_receipts_
     let Departure::Ready(again) = departure else { panic!("there is a session") };
     assert_eq!(again.len(), 1);
     assert_ne!(again[0].inner, parked[0].0.inner);
+}
+
+/// What is taken back before it left keeps its place; the recipient hears nothing of it.
+#[test]
+fn what_is_taken_back_in_time_leaves_a_place_and_nothing_else() {
+    let (mut a, mut b) = contacts();
+    let fp = b.fp();
+    // Behind more than are encrypted at once.
+    for i in 0..40 {
+        send(&mut a, &b, &format!("{i}"));
+    }
+    let last = send(&mut a, &b, "cancelled");
+    let within = Some(Duration::from_secs(10));
+    let expired = a.run(|m, cx| m.send(cx, &fp, "expired", None, None, within)).unwrap();
+    let in_time = a.run(|m, cx| m.send(cx, &fp, "in time", None, None, within)).unwrap();
+    let behind = send(&mut a, &b, "behind");
+    a.events.clear();
+
+    a.run(|m, cx| m.cancel(cx, &last)).unwrap();
+    a.run(|m, cx| m.cancel(cx, &last)).unwrap();
+    let first = a.run(|_, cx| cx.db.history(&fp, 1_000)).unwrap()[0].id;
+    assert!(matches!(a.run(|m, cx| m.cancel(cx, &first)), Err(CancelError::TooLate)));
+    let nobody = MessageId([0; 16]);
+    assert!(matches!(a.run(|m, cx| m.cancel(cx, &nobody)), Err(CancelError::Unknown)));
+
+    // The second is not over yet; then it is, but one of the two was encrypted before.
+    a.now += 10;
+    assert_eq!(a.run(|m, cx| m.expire(cx)).unwrap(), Some(NOW + 10));
+    a.sql
+        .execute("UPDATE outbox SET expires = ?1 WHERE id = ?2", ((NOW + 99) as i64, in_time.0))
+        .unwrap();
+    a.now += 1;
+    settle(&mut a, &mut b);
+    a.now += 1_000;
+    assert_eq!(a.run(|m, cx| m.expire(cx)).unwrap(), None);
+    let failed: Vec<_> = a
+        .events
+        .iter()
+        .filter_map(|e| match e {
+            EventKind::Failed { id, why, .. } => Some((*id, *why)),
+            _ => None,
+        })
+        .collect();
+    assert_eq!(failed, [(last, FailReason::Cancelled), (expired, FailReason::Expired)]);
+    assert!(matches!(
+        a.run(|m, cx| m.cancel(cx, &expired)),
+        Err(CancelError::Failed { why: FailReason::Expired })
+    ));
+    for id in [in_time, behind] {
+        let delivery = a.run(|m, cx| m.delivery(cx, &id)).unwrap();
+        assert_eq!(delivery, Some(Delivery::Delivered));
+    }
+    let heard = b.texts();
+    assert_eq!(heard.len(), 42);
+    assert_eq!(heard[40..], ["in time", "behind"]);
+    let kept = b.run(|_, cx| cx.db.history(&a.identity.fingerprint(), 1_000)).unwrap();
+    assert_eq!(kept.len(), 42);
+    assert_eq!(a.run(|_, cx| cx.db.outbox_len(&fp)).unwrap(), 0);
+}
+
+/// A ciphertext may have left, also when it is not to be used any more.
+#[test]
+fn what_has_been_encrypted_once_cannot_be_taken_back() {
+    let (mut a, mut b) = contacts();
+    let id = send(&mut a, &b, "hello");
+    let _lost = outgoing(&mut a, &mut b);
+    let fp = b.fp();
+    a.run(|_, cx| cx.db.clear_inner(&fp, Seq(0))).unwrap();
+    assert!(matches!(a.run(|m, cx| m.cancel(cx, &id)), Err(CancelError::TooLate)));
+    settle(&mut a, &mut b);
+    assert_eq!(b.texts(), ["hello"]);
 }

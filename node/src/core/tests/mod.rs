@@ -8,6 +8,7 @@ mod delivery;
 mod safety;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use halloo_e2ee::{UnixTime, VerifiedBundle, seal};
 use halloo_identity::safety::TypedCode;
@@ -22,8 +23,8 @@ use rusqlite::Connection;
 
 use super::{Context, Departure, Messenger, Output};
 use crate::contact::{ContactState, Verification};
-use crate::error::{ContactError, SafetyError, SendError};
-use crate::event::{Delivery, EventKind, SafetyState, Via};
+use crate::error::{CancelError, ContactError, SafetyError, SendError};
+use crate::event::{Delivery, EventKind, FailReason, SafetyState, Via};
 use crate::store::{Db, Incoming, StoreError};
 
 const NOW: u64 = 1_800_000_000;
@@ -222,5 +223,5 @@ fn contacts() -> (Side, Side) {
 
 fn send(from: &mut Side, to: &Side, text: &str) -> MessageId {
     let fp = to.fp();
-    from.run(|m, cx| m.send(cx, &fp, text, None, None)).unwrap()
+    from.run(|m, cx| m.send(cx, &fp, text, None, None, None)).unwrap()
 }

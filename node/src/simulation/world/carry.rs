@@ -9,11 +9,12 @@ impl World {
             c.wake_at = None;
             if c.carrying.is_some() {
                 c.again = true;
+                return true;
             }
             if std::mem::take(&mut c.heard_by_mailbox) {
                 c.schedule.heard_by_mailbox();
             }
-            c.carrying.is_some()
+            false
         });
         if carrying != Some(false) {
             return;

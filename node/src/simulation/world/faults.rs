@@ -91,6 +91,15 @@ impl World {
                 t.dies_in = t.dies_in.filter(|n| *n == 0);
             });
         }
+        // Who was set back may have read, and forgotten, what its senders believe to wait at its peer.
+        // It shows with the next word.
+        if self.ledger.somebody_is_old() {
+            for from in 0..self.nodes.len() {
+                for to in (0..self.nodes.len()).filter(|to| *to != from) {
+                    self.soon(1_000, 60_000, Happening::Say(Say { from, to, within: None }));
+                }
+            }
+        }
         for peer in 0..self.peers.len() {
             if self.peers[peer].is_malicious() {
                 self.peers[peer].reform();

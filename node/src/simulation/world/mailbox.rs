@@ -22,7 +22,10 @@ impl World {
     pub(super) fn fetch(&mut self, node: usize) {
         let home = self.home(node);
         for id in self.peers[home].waiting(node, self.now) {
-            self.push(home, node, id);
+            // What is on its way is not asked for once more.
+            if !self.on_the_way.contains(&(node, id)) {
+                self.push(home, node, id);
+            }
         }
     }
 
@@ -31,6 +34,7 @@ impl World {
         let life = self.nodes[to].life;
         for (id, bytes) in self.peers[peer].give(to, id, &mut self.rng) {
             let Some(run) = self.peers[peer].run() else { return };
+            self.on_the_way.insert((to, id));
             self.soon(5, 120, Happening::Mail { node: to, life, run, id, bytes });
         }
     }
@@ -65,10 +69,7 @@ impl World {
         }
         if !ingested.done.is_empty() {
             let ids = ingested.done;
-            self.soon(5, 80, Happening::Forget { peer: home, node, run, ids });
-        }
-        if again {
-            self.fetch(node);
+            self.soon(5, 80, Happening::Forget { peer: home, node, run, ids, again });
         }
     }
 

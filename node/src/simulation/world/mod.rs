@@ -10,7 +10,7 @@ mod faults;
 mod mailbox;
 mod process;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
 use halloo_identity::{Fingerprint, PeerHost};
@@ -22,7 +22,7 @@ use halloo_wire::{EnvelopeId, InstanceId, Seq};
 use super::disk::Image;
 use super::ledger::{Breach, Ledger};
 use super::node::{Courier, Node};
-use super::plan::{Fault, Plan};
+use super::plan::{Fault, Plan, Say};
 use super::post::{Given, Peer};
 use super::rng::Rng;
 use crate::core::schedule::{Next, Trust, Work};
@@ -44,9 +44,15 @@ const PORTION: usize = 64;
 /// What happens.
 enum Happening {
     /// A program wants to say something.
-    Say {
-        from: usize,
-        to: usize,
+    Say(Say),
+    /// A program takes something back.
+    Cancel {
+        node: usize,
+    },
+    /// A node looks whether a deadline has passed.
+    Expire {
+        node: usize,
+        life: u32,
     },
     Wake {
         node: usize,
@@ -91,6 +97,8 @@ enum Happening {
         node: usize,
         run: InstanceId,
         ids: Vec<EnvelopeId>,
+        /// Whether the rest is fetched again then.
+        again: bool,
     },
     /// A node hears that a peer's connection has ended.
     PeerLost {
@@ -135,6 +143,9 @@ struct Link {
     last: [Duration; 2],
 }
 
+/// A text, and the seconds within which it has to leave.
+type Unsaid = (String, Option<u64>);
+
 /// A world.
 pub(super) struct World {
     pub(super) rng: Rng,
@@ -150,10 +161,12 @@ pub(super) struct World {
     believed: BTreeMap<(usize, usize), u64>,
     plan: Plan,
     pub(super) ledger: Ledger,
+    /// Envelopes that peers have pushed and that have not arrived.
+    on_the_way: BTreeSet<(usize, EnvelopeId)>,
     /// What was on the disk of the machine that will be set back.
     remembered: Option<Image>,
     /// What programs want to say and have not been told Ok for, by node and contact.
-    unsaid: BTreeMap<(usize, usize), Vec<String>>,
+    unsaid: BTreeMap<(usize, usize), Vec<Unsaid>>,
     said: u32,
 }
 
@@ -173,6 +186,7 @@ impl World {
             believed: BTreeMap::new(),
             plan,
             ledger,
+            on_the_way: BTreeSet::new(),
             remembered: None,
             unsaid: BTreeMap::new(),
             said: 0,
@@ -180,8 +194,11 @@ impl World {
         for node in 0..it.nodes.len() {
             it.at(Duration::ZERO, Happening::Start { node });
         }
-        for (when, from, to) in it.plan.says.clone() {
-            it.at(when, Happening::Say { from, to });
+        for (when, say) in it.plan.says.clone() {
+            it.at(when, Happening::Say(say));
+        }
+        for (when, node) in it.plan.cancels.clone() {
+            it.at(when, Happening::Cancel { node });
         }
         for (when, fault) in it.plan.faults.clone() {
             it.at(when, Happening::Fault(fault));
@@ -240,12 +257,14 @@ impl World {
     fn happen(&mut self, happening: Happening) {
         match happening {
             Happening::Start { node } => self.start(node),
-            Happening::Say { from, to } => {
+            Happening::Say(Say { from, to, within }) => {
                 self.said += 1;
                 let text = format!("{} from {from} to {to}", self.said);
-                self.unsaid.entry((from, to)).or_default().push(text);
+                self.unsaid.entry((from, to)).or_default().push((text, within));
                 self.say(from);
             }
+            Happening::Cancel { node } => self.cancel(node),
+            Happening::Expire { node, life } if self.is(node, life) => self.expire(node),
             Happening::Wake { node, life, contact } if self.is(node, life) => {
                 self.round(node, contact);
             }
@@ -257,13 +276,18 @@ impl World {
                 self.answered(node, contact, left, refused);
             }
             Happening::Register { node, life } if self.is(node, life) => self.register(node),
-            Happening::Mail { node, life, run, id, bytes } if self.is(node, life) => {
-                self.mail(node, run, id, &bytes);
+            Happening::Mail { node, life, run, id, bytes } => {
+                self.on_the_way.remove(&(node, id));
+                if self.is(node, life) {
+                    self.mail(node, run, id, &bytes);
+                }
             }
-            Happening::Forget { peer, node, run, ids } => {
-                let peer = &mut self.peers[peer];
-                if peer.run() == Some(run) {
-                    peer.forget(node, &ids);
+            Happening::Forget { peer, node, run, ids, again } => {
+                if self.peers[peer].run() == Some(run) {
+                    self.peers[peer].forget(node, &ids);
+                    if again && self.nodes[node].running.is_some() {
+                        self.fetch(node);
+                    }
                 }
             }
             Happening::PeerLost { node, life, peer } if self.is(node, life) => {
@@ -318,9 +342,16 @@ impl World {
                     self.ledger.unreadable(node, contact, self.plan.malicious);
                 }
             }
+            Output::Deadline => self.expire_at(node, self.now),
             Output::Wake(fp) => {
                 if let Some(contact) = self.index(&fp) {
                     self.wake(node, contact);
+                }
+            }
+            Output::Forget(ids) => {
+                let peer = self.home(node);
+                if let Some(run) = self.nodes[node].running.as_ref().and_then(|r| r.registered) {
+                    self.soon(5, 80, Happening::Forget { peer, node, run, ids, again: true });
                 }
             }
             Output::HeardByMailbox(fp) => {

@@ -1,6 +1,8 @@
 //! Processes: starting, dying, and what their programs want to say.
 
 use super::*;
+use crate::core::schedule::{DEADLINE_LOOK, look_at_deadline};
+use crate::error::CancelError;
 
 impl World {
     pub(super) fn start(&mut self, node: usize) {
@@ -27,7 +29,52 @@ impl World {
                 self.wake(node, contact);
             }
         }
+        self.expire_at(node, self.now);
         self.say(node);
+    }
+
+    /// A node will look whether a deadline has passed.
+    pub(super) fn expire_at(&mut self, node: usize, when: Duration) {
+        let Some(running) = &mut self.nodes[node].running else { return };
+        if running.expire_at.is_none_or(|at| when < at) {
+            running.expire_at = Some(when);
+            let life = self.nodes[node].life;
+            self.at(when, Happening::Expire { node, life });
+        }
+    }
+
+    pub(super) fn expire(&mut self, node: usize) {
+        match &mut self.nodes[node].running {
+            Some(running) if running.expire_at == Some(self.now) => running.expire_at = None,
+            _ => return,
+        }
+        let looked = self.on(node, |m, cx| Ok::<_, StoreError>((cx.now.0, m.expire(cx)?)));
+        let wait = match looked {
+            Ok((now, next)) => next.map(|at| look_at_deadline(now, at)),
+            Err(_) => Some(DEADLINE_LOOK),
+        };
+        if let Some(wait) = wait {
+            self.expire_at(node, self.now + wait);
+        }
+    }
+
+    /// A program takes back one of the last things that it has said.
+    pub(super) fn cancel(&mut self, node: usize) {
+        let to = self.rng.below(self.nodes.len());
+        let back = self.rng.below(12);
+        let Some(id) = self.ledger.said_lately(node, to, back) else { return };
+        let took = self.on(node, move |m, cx| m.cancel(cx, &id));
+        self.ledger.cancelled(
+            node,
+            to,
+            &id,
+            match took {
+                Ok(()) => Some(true),
+                Err(CancelError::TooLate) => Some(false),
+                // It may have taken effect.
+                Err(_) => None,
+            },
+        );
     }
 
     /// The process is gone, and perhaps the machine's power.
@@ -72,12 +119,16 @@ impl World {
     /// What the programs want to say goes to `send`, under one name until that says Ok.
     pub(super) fn say(&mut self, node: usize) {
         for to in 0..self.nodes.len() {
-            while let Some(text) = self.unsaid.get(&(node, to)).and_then(|t| t.first()).cloned() {
+            while let Some((text, within)) =
+                self.unsaid.get(&(node, to)).and_then(|t| t.first()).cloned()
+            {
                 let (fp, body) = (self.fp(to), text.clone());
-                let sent = self.on(node, move |m, cx| m.send(cx, &fp, &body, Some(&body), None));
+                let hurry = within.map(Duration::from_secs);
+                let sent =
+                    self.on(node, move |m, cx| m.send(cx, &fp, &body, Some(&body), None, hurry));
                 match sent {
                     Ok(id) => {
-                        self.ledger.accepted(node, to, id, text);
+                        self.ledger.accepted(node, to, id, text, within.is_some());
                         if let Some(texts) = self.unsaid.get_mut(&(node, to)) {
                             texts.remove(0);
                         }
