@@ -22,9 +22,11 @@
 //! that each NAT is what its kind says, before anything is said about programs behind it.
 
 pub mod check;
+mod dice;
 pub mod events;
 pub mod inside;
 pub mod kind;
+pub mod ledger;
 pub mod matrix;
 pub mod namespace;
 pub mod page;
@@ -35,6 +37,7 @@ pub mod program;
 mod rules;
 pub mod site;
 pub mod speed;
+pub mod storm;
 pub mod stream;
 mod tools;
 pub mod trouble;

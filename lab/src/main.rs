@@ -11,14 +11,19 @@ use halloo_lab::check;
 use halloo_lab::events::{self, Story};
 use halloo_lab::inside;
 use halloo_lab::kind::Kind;
+use halloo_lab::ledger::Wrong;
 use halloo_lab::matrix::{self, Data, Entry, Part, median};
 use halloo_lab::page::{self, Facts};
 use halloo_lab::pair;
+use halloo_lab::people;
 use halloo_lab::plan::Side;
 use halloo_lab::program::Programs;
 use halloo_lab::speed;
+use halloo_lab::storm;
 use halloo_lab::trouble::Trouble;
+use halloo_lab::wire::weather::Weather;
 use halloo_lab::world::{Distance, Places, World};
+use serde::Serialize;
 
 /// Measures Halloo behind real NATs.
 ///
@@ -88,6 +93,15 @@ enum Command {
         #[command(flatten)]
         plan: PlanArgs,
     },
+    /// Let messages flow on a bad wire while processes are killed and networks change
+    ///
+    /// Fails when a message is lost, arrives twice or out of order.
+    Storm {
+        #[command(flatten)]
+        storm: StormArgs,
+        #[command(flatten)]
+        real: RealArgs,
+    },
     /// Open a shell in a lab, to look around
     Shell {
         #[command(flatten)]
@@ -116,6 +130,139 @@ enum At {
     RouterOfBen,
     /// The server.
     Server,
+}
+
+/// What happens in a storm.
+#[derive(Debug, Args)]
+struct StormArgs {
+    /// Messages of all together
+    #[arg(long, default_value_t = 2_000)]
+    messages: usize,
+    /// Pairs of people who write to each other at the same time
+    #[arg(long, default_value_t = 2)]
+    pairs: usize,
+    /// How often a node is killed while it sends and receives
+    #[arg(long, default_value_t = 20, value_name = "N")]
+    node_kills: usize,
+    /// How often the peer is killed
+    #[arg(long, default_value_t = 2, value_name = "N")]
+    peer_kills: usize,
+    /// How often a NAT forgets everything and gives other ports
+    #[arg(long, default_value_t = 2, value_name = "N")]
+    remaps: usize,
+    /// How often a provider gives somebody another address
+    #[arg(long, default_value_t = 2, value_name = "N")]
+    moves: usize,
+    /// Share of packets that are lost, in percent
+    #[arg(long, default_value_t = 30.0, value_name = "PERCENT")]
+    loss: f64,
+    /// Share of packets that overtake others, in percent
+    #[arg(long, default_value_t = 50.0, value_name = "PERCENT")]
+    reorder: f64,
+    /// Share of packets that come twice, in percent
+    #[arg(long, default_value_t = 20.0, value_name = "PERCENT")]
+    duplicate: f64,
+    /// Share of packets in which a bit is changed, in percent
+    #[arg(long, default_value_t = 1.0, value_name = "PERCENT")]
+    corrupt: f64,
+    /// Bytes behind the number of each message
+    #[arg(long, default_value_t = 0, value_name = "BYTES")]
+    padding: usize,
+}
+
+/// Where real processes run, and what they are.
+#[derive(Debug, Args)]
+struct RealArgs {
+    /// The NATs of people, in turns
+    #[arg(
+        long, value_name = "KIND", hide_possible_values = true, value_delimiter = ',',
+        default_values = ["eim-apdf", "eim-apdf-other-port"]
+    )]
+    nats: Vec<Kind>,
+    /// One-way delay of each node's link, in milliseconds
+    #[arg(long, default_value_t = 25, value_name = "MS")]
+    delay: u64,
+    /// Chooses what happens when [default: another one each time]
+    #[arg(long)]
+    seed: Option<u64>,
+    /// Where halloo and rendezvous-peer are [default: beside this program]
+    #[arg(long, value_name = "DIR")]
+    bin_dir: Option<PathBuf>,
+    /// Keep homes, and what the programs said, in a directory instead of in memory
+    #[arg(long, value_name = "DIR")]
+    keep: Option<PathBuf>,
+    /// Print the outcome as JSON
+    #[arg(long)]
+    json: bool,
+}
+
+impl RealArgs {
+    fn programs(&self) -> Result<Programs> {
+        if let Some(dir) = &self.keep {
+            inside::keep(dir)?;
+        }
+        Programs::find(self.bin_dir.as_deref())
+    }
+
+    /// The links, the weather between them, and the seed, which is said.
+    fn distance(&self, weather: Weather) -> Distance {
+        let mut distance = Distance::with_delay(Duration::from_millis(self.delay));
+        distance.weather = weather;
+        distance.seed = self.seed.unwrap_or_else(|| people::now() % 1_000_000_007);
+        progress(&format!("--seed {}", distance.seed));
+        distance
+    }
+
+    /// Tells the outcome, and whether it is as it should be.
+    fn outcome(&self, outcome: &impl Serialize, line: &str, is_right: bool) -> Result<()> {
+        say(if self.json { serde_json::to_string(outcome)? } else { line.to_owned() }.as_str())?;
+        ensure!(is_right, "that is not what was promised");
+        Ok(())
+    }
+}
+
+impl StormArgs {
+    fn weather(&self) -> Weather {
+        Weather {
+            loss: self.loss / 100.0,
+            reorder: self.reorder / 100.0,
+            duplicate: self.duplicate / 100.0,
+            corrupt: self.corrupt / 100.0,
+        }
+    }
+
+    fn run(&self, real: &RealArgs) -> Result<()> {
+        let plan = storm::Plan {
+            programs: real.programs()?,
+            pairs: self.pairs,
+            nats: real.nats.clone(),
+            messages: self.messages,
+            node_kills: self.node_kills,
+            peer_kills: self.peer_kills,
+            remaps: self.remaps,
+            moves: self.moves,
+            distance: real.distance(self.weather()),
+            padding: self.padding,
+        };
+        let outcome = storm::run(&plan, progress)?;
+        let storm::Outcome { wrong, delays, node_kills: [first, second], .. } = &outcome;
+        let line = format!(
+            "{} messages, killed: nodes {first} + {second}, peer {}; NATs forgot {} times, \
+             addresses changed {} times; {wrong}; half within {:.2} s, 99 % within {:.1} s, \
+             longest {:.1} s; longest settling {:.1} s, at the end {:.1} s; {:.0} s",
+            outcome.messages,
+            outcome.peer_kills,
+            outcome.remaps,
+            outcome.moves,
+            delays.median_s,
+            delays.p99_s,
+            delays.longest_s,
+            outcome.settling_s,
+            outcome.last_settling_s,
+            outcome.took_s,
+        );
+        real.outcome(&outcome, &line, *wrong == Wrong::default())
+    }
 }
 
 /// Which pairs, and where to.
@@ -283,6 +430,7 @@ fn run(command: Command) -> Result<ExitCode> {
                 data.add(story)?;
             }
         }
+        Command::Storm { storm, real } => storm.run(&real)?,
         Command::Matrix { matrix, plan } => measure_all(&matrix, &plan.plan()?)?,
     }
     Ok(ExitCode::SUCCESS)
@@ -377,4 +525,10 @@ fn output_of(program: &str, arguments: &[&str]) -> Result<String> {
 
 fn say(line: &str) -> Result<()> {
     Ok(writeln!(std::io::stdout(), "{line}")?)
+}
+
+/// For people who wait.
+fn progress(line: &str) {
+    // Nobody is left to tell when standard error is closed.
+    let _ = writeln!(std::io::stderr(), "{line}");
 }

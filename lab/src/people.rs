@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 use std::process::{ChildStdin, Command};
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
@@ -9,6 +10,7 @@ use rustix::time::{ClockId, clock_gettime};
 use serde_json::Value;
 
 use crate::inside;
+use crate::ledger::Ledger;
 use crate::namespace::Namespace;
 use crate::plan::{SERVER_NAME, Side};
 use crate::program::{Programs, Running, run};
@@ -20,6 +22,7 @@ use crate::world::World;
 pub struct Peer {
     programs: Programs,
     dir: PathBuf,
+    more: Vec<String>,
     running: Running,
     address: String,
 }
@@ -30,9 +33,18 @@ impl Peer {
     /// # Errors
     /// It does not start.
     pub fn start(world: &World, programs: &Programs) -> Result<Self> {
+        Self::start_with(world, programs, &[])
+    }
+
+    /// The same, with more options.
+    ///
+    /// # Errors
+    /// It does not start.
+    pub fn start_with(world: &World, programs: &Programs, more: &[&str]) -> Result<Self> {
         let dir = inside::scratch(&tools::unique("peer"))?;
-        let (running, address) = Self::launch(world, programs, &dir)?;
-        Ok(Self { programs: programs.clone(), dir, running, address })
+        let more: Vec<String> = more.iter().map(|&option| option.to_owned()).collect();
+        let (running, address) = Self::launch(world, programs, &dir, &more)?;
+        Ok(Self { programs: programs.clone(), dir, more, running, address })
     }
 
     /// Its address with its key.
@@ -46,14 +58,26 @@ impl Peer {
     /// It does not start.
     pub fn restart(&mut self, world: &World) -> Result<()> {
         self.running.kill();
-        (self.running, self.address) = Self::launch(world, &self.programs, &self.dir)?;
+        let begun = Self::launch(world, &self.programs, &self.dir, &self.more)?;
+        (self.running, self.address) = begun;
         Ok(())
     }
 
-    fn launch(world: &World, programs: &Programs, dir: &Path) -> Result<(Running, String)> {
+    /// The process.
+    pub fn pid(&self) -> u32 {
+        self.running.pid()
+    }
+
+    fn launch(
+        world: &World,
+        programs: &Programs,
+        dir: &Path,
+        more: &[String],
+    ) -> Result<(Running, String)> {
         let mut command = programs.rendezvous_peer();
         command.args(["run", "--json", "--listen", &format!("[::]:{PORT}")]);
         command.args(["--public-host", &format!("{SERVER_NAME}:{PORT}"), "--data-dir"]).arg(dir);
+        command.args(more);
         let running = Running::start(world.server(), command, dir)?;
         let ready = running
             .said()
@@ -70,10 +94,14 @@ pub struct Person<'a> {
     side: Side,
     namespace: &'a Namespace,
     programs: Programs,
+    /// What programs said.
+    dir: PathBuf,
     home: PathBuf,
     address: String,
     /// `halloo listen`, while the person is there.
     listening: Option<Running>,
+    /// Who is told what arrives.
+    ledger: Option<Arc<Ledger>>,
 }
 
 impl<'a> Person<'a> {
@@ -82,15 +110,16 @@ impl<'a> Person<'a> {
     /// # Errors
     /// `halloo init` fails.
     pub fn new(world: &'a World, side: Side, programs: &Programs, peer: &Peer) -> Result<Self> {
-        let home = inside::scratch(&tools::unique(side.name()))?;
-        let namespace = world.node(side)?;
+        let dir = inside::scratch(&tools::unique(side.name()))?;
         let mut person = Self {
             side,
-            namespace,
+            namespace: world.node(side)?,
             programs: programs.clone(),
-            home,
+            home: dir.join("home"),
+            dir,
             address: String::new(),
             listening: None,
+            ledger: None,
         };
         let said = person.halloo(&["init", "--peer", peer.address(), "--name", side.name()])?;
         let uri = said.first().and_then(|line| line["uri"].as_str());
@@ -104,16 +133,40 @@ impl<'a> Person<'a> {
     /// It does not get there in [`START`].
     pub fn arrive(&mut self) -> Result<f64> {
         let begin = now();
-        let command = self.command(&["listen", "--accept-all"]);
-        let running = Running::start(self.namespace, command, &self.home)?;
+        self.start()?;
         let is_online = |line: &Value| {
             is("online")(line) || (is("ready")(line) && line["online"] == Value::Bool(true))
         };
-        let online = running.said().wait_for(0, START, is_online);
+        let online = self.listening()?.said().wait_for(0, START, is_online);
         let at = online.as_ref().and_then(at);
         let at = at.with_context(|| format!("{} does not get online", self.side.name()))?;
-        self.listening = Some(running);
         Ok(at.saturating_sub(begin) as f64 / 1e6)
+    }
+
+    /// Starts the node, and waits until other commands can use it. It need not be online then.
+    ///
+    /// # Errors
+    /// It does not get there in [`START`].
+    pub fn start(&mut self) -> Result<()> {
+        let command = self.command(&["listen", "--accept-all"]);
+        let (ledger, side) = (self.ledger.clone(), self.side);
+        let running = Running::start_heard(self.namespace, command, &self.dir, move |line| {
+            ledger.as_ref().is_none_or(|ledger| ledger.hear(side, line))
+        })?;
+        let is_ready = running.said().wait_for(0, START, is("ready")).is_some();
+        self.listening = Some(running);
+        ensure!(is_ready, "{} does not start: {}", self.side.name(), self.errors());
+        Ok(())
+    }
+
+    /// Ends the node at once, as a crash would.
+    pub fn kill(&mut self) {
+        self.listening = None;
+    }
+
+    /// Has everything that arrives from here on told to a ledger.
+    pub fn report_to(&mut self, ledger: &Arc<Ledger>) {
+        self.ledger = Some(Arc::clone(ledger));
     }
 
     /// Stops the node.
@@ -155,7 +208,22 @@ impl<'a> Person<'a> {
     /// It cannot be started.
     pub fn begin(&self, arguments: &[&str]) -> Result<(Running, ChildStdin)> {
         let command = self.command(arguments);
-        let mut running = Running::start(self.namespace, command, &self.home)?;
+        let mut running = Running::start(self.namespace, command, &self.dir)?;
+        let stdin = running.take_input().context("the pipe was asked for")?;
+        Ok((running, stdin))
+    }
+
+    /// Starts a `halloo` command of which each line is heard.
+    ///
+    /// # Errors
+    /// It cannot be started.
+    pub fn begin_heard(
+        &self,
+        arguments: &[&str],
+        hear: impl FnMut(&Value) -> bool + Send + 'static,
+    ) -> Result<(Running, ChildStdin)> {
+        let command = self.command(arguments);
+        let mut running = Running::start_heard(self.namespace, command, &self.dir, hear)?;
         let stdin = running.take_input().context("the pipe was asked for")?;
         Ok((running, stdin))
     }
@@ -168,9 +236,14 @@ impl<'a> Person<'a> {
         self.listening.as_ref().with_context(|| format!("{} is not there", self.side.name()))
     }
 
+    /// Where the node keeps what it has.
+    pub fn home(&self) -> &Path {
+        &self.home
+    }
+
     /// What went wrong so far, in the words of the node.
     pub fn errors(&self) -> String {
-        std::fs::read_to_string(self.home.join("errors")).unwrap_or_default()
+        std::fs::read_to_string(self.dir.join("errors")).unwrap_or_default()
     }
 
     fn command(&self, arguments: &[&str]) -> Command {
