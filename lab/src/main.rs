@@ -18,6 +18,7 @@ use halloo_lab::pair;
 use halloo_lab::people;
 use halloo_lab::plan::Side;
 use halloo_lab::program::Programs;
+use halloo_lab::soak;
 use halloo_lab::speed;
 use halloo_lab::storm;
 use halloo_lab::trouble::Trouble;
@@ -99,6 +100,16 @@ enum Command {
     Storm {
         #[command(flatten)]
         storm: StormArgs,
+        #[command(flatten)]
+        real: RealArgs,
+    },
+    /// Let many people write to each other for an hour, and see what their memory does
+    ///
+    /// Troubles of all kinds come now and then. Fails when a message is lost, arrives twice or out
+    /// of order; what grows is told.
+    Soak {
+        #[command(flatten)]
+        soak: SoakArgs,
         #[command(flatten)]
         real: RealArgs,
     },
@@ -260,6 +271,64 @@ impl StormArgs {
             outcome.settling_s,
             outcome.last_settling_s,
             outcome.took_s,
+        );
+        real.outcome(&outcome, &line, *wrong == Wrong::default())
+    }
+}
+
+/// How a soak is.
+#[derive(Debug, Args)]
+struct SoakArgs {
+    /// How many people
+    #[arg(long, default_value_t = 20)]
+    people: usize,
+    /// How many of them have a node that is killed now and then; their memory is not counted
+    #[arg(long, default_value_t = 4, value_name = "N")]
+    mortal: usize,
+    /// For how long
+    #[arg(long, default_value_t = 60, value_name = "MINUTES")]
+    minutes: u64,
+    /// What is not counted at the beginning
+    #[arg(long, default_value_t = 10, value_name = "MINUTES")]
+    warm_up: u64,
+    /// Messages a second of all together
+    #[arg(long, default_value_t = 5.0, value_name = "N")]
+    rate: f64,
+    /// Write every sample to a file, as JSON, one object a line
+    #[arg(long, value_name = "FILE")]
+    samples: Option<PathBuf>,
+}
+
+impl SoakArgs {
+    fn run(&self, real: &RealArgs) -> Result<()> {
+        let weather = Weather { loss: 0.3, reorder: 0.5, duplicate: 0.2, corrupt: 0.01 };
+        let plan = soak::Plan {
+            programs: real.programs()?,
+            people: self.people,
+            mortal: self.mortal,
+            nats: real.nats.clone(),
+            time: Duration::from_secs(self.minutes * 60),
+            warm_up: Duration::from_secs(self.warm_up * 60),
+            rate: self.rate,
+            distance: real.distance(weather),
+        };
+        let outcome = soak::run(&plan, self.samples.as_deref(), progress)?;
+        let soak::Outcome { wrong, delays, nodes, worst_node, peer, .. } = &outcome;
+        let line = format!(
+            "{} minutes, {} messages; {wrong}; 99 % within {:.1} s, longest {:.1} s; memory of \
+             nodes {:+.2} % an hour (the worst {:+.2} %), of the peer {:+.2} %; open files {:+.2} % \
+             and {:+.2} %; {:.0} % of one core; {:?}",
+            outcome.minutes,
+            outcome.messages,
+            delays.p99_s,
+            delays.longest_s,
+            nodes.percent_per_hour,
+            worst_node.percent_per_hour,
+            peer.percent_per_hour,
+            outcome.node_fds.percent_per_hour,
+            outcome.peer_fds.percent_per_hour,
+            outcome.cpu_percent,
+            outcome.troubles,
         );
         real.outcome(&outcome, &line, *wrong == Wrong::default())
     }
@@ -430,6 +499,7 @@ fn run(command: Command) -> Result<ExitCode> {
                 data.add(story)?;
             }
         }
+        Command::Soak { soak, real } => soak.run(&real)?,
         Command::Storm { storm, real } => storm.run(&real)?,
         Command::Matrix { matrix, plan } => measure_all(&matrix, &plan.plan()?)?,
     }

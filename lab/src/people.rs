@@ -33,16 +33,23 @@ impl Peer {
     /// # Errors
     /// It does not start.
     pub fn start(world: &World, programs: &Programs) -> Result<Self> {
-        Self::start_with(world, programs, &[])
+        Self::start_with(world, programs, PORT, &[])
     }
 
-    /// The same, with more options.
+    /// The same, at another port and with more options.
     ///
     /// # Errors
     /// It does not start.
-    pub fn start_with(world: &World, programs: &Programs, more: &[&str]) -> Result<Self> {
+    pub fn start_with(
+        world: &World,
+        programs: &Programs,
+        port: u16,
+        more: &[&str],
+    ) -> Result<Self> {
         let dir = inside::scratch(&tools::unique("peer"))?;
-        let more: Vec<String> = more.iter().map(|&option| option.to_owned()).collect();
+        let (listen, host) = (format!("[::]:{port}"), format!("{SERVER_NAME}:{port}"));
+        let more = [&["--listen", &listen, "--public-host", &host], more].concat();
+        let more: Vec<String> = more.into_iter().map(str::to_owned).collect();
         let (running, address) = Self::launch(world, programs, &dir, &more)?;
         Ok(Self { programs: programs.clone(), dir, more, running, address })
     }
@@ -75,9 +82,7 @@ impl Peer {
         more: &[String],
     ) -> Result<(Running, String)> {
         let mut command = programs.rendezvous_peer();
-        command.args(["run", "--json", "--listen", &format!("[::]:{PORT}")]);
-        command.args(["--public-host", &format!("{SERVER_NAME}:{PORT}"), "--data-dir"]).arg(dir);
-        command.args(more);
+        command.args(["run", "--json", "--data-dir"]).arg(dir).args(more);
         let running = Running::start(world.server(), command, dir)?;
         let ready = running
             .said()
@@ -281,7 +286,7 @@ pub(crate) fn pause(time: Duration) {
 }
 
 /// The UDP and TCP port of the rendezvous peer.
-const PORT: u16 = 443;
+pub(crate) const PORT: u16 = 443;
 /// How long a program may take to start, or two people to become contacts: many round trips, and
 /// a way around a network that drops UDP.
 pub const START: Duration = Duration::from_secs(30);

@@ -344,12 +344,8 @@ fn happen(
                 shared.remaps.fetch_add(1, Ordering::Relaxed);
             }
             Act::Move => {
-                let (mut old, mut new) = (side.public_v4(), side.next_public_v4());
-                if has_moved[who] {
-                    std::mem::swap(&mut old, &mut new);
-                }
+                trouble::move_again(world, side, has_moved[who])?;
                 has_moved[who] = !has_moved[who];
-                trouble::readdress(trouble::router(world, side)?, old, new)?;
                 shared.moves.fetch_add(1, Ordering::Relaxed);
             }
         }

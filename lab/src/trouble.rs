@@ -99,6 +99,13 @@ pub(crate) fn readdress(router: &Namespace, old: Ipv4Addr, new: Ipv4Addr) -> Res
     tools::nft(router, &rules::forget())
 }
 
+/// Gives a router its other address outside, and back.
+pub(crate) fn move_again(world: &World, side: Side, has_moved: bool) -> Result<()> {
+    let (old, new) = (side.public_v4(), side.next_public_v4());
+    let (old, new) = if has_moved { (new, old) } else { (old, new) };
+    readdress(router(world, side)?, old, new)
+}
+
 /// The router of a side that is nearest to the internet.
 pub(crate) fn router(world: &World, side: Side) -> Result<&Namespace> {
     let (_, site) = world.site(side)?;
