@@ -37,8 +37,19 @@ struct State {
     cursors: BTreeMap<Side, u64>,
     /// Events that were printed again after a crash, under the same cursor: no harm.
     read_again: u64,
+    /// How often each was told that a message waits at the recipient's peer, and is delivered.
+    told: BTreeMap<Side, Told>,
     promised: u64,
     arrived: u64,
+}
+
+/// How often a sender was told what.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq, Serialize)]
+pub struct Told {
+    /// That a message waits at the recipient's peer.
+    pub at_peer: u64,
+    /// That a message is on the recipient's disk.
+    pub delivered: u64,
 }
 
 #[derive(Debug, Default)]
@@ -112,7 +123,7 @@ impl Ledger {
     /// Notes a line that a listening node printed. Returns false when nobody else needs it.
     pub fn hear(&self, who: Side, line: &Value) -> bool {
         if !is("message")(line) {
-            return !matches!(line["event"].as_str(), Some("delivered" | "at-peer"));
+            return self.is_told(who, line["event"].as_str().unwrap_or_default());
         }
         let mut words = line["text"].as_str().unwrap_or_default().split(' ');
         let stream = words.next().and_then(|word| word.strip_prefix(PREFIX)?.parse().ok());
@@ -134,6 +145,37 @@ impl Ledger {
         }
         self.changed.notify_all();
         false
+    }
+
+    fn is_told(&self, who: Side, event: &str) -> bool {
+        let mut state = self.lock();
+        let told = state.told.entry(who).or_default();
+        match event {
+            "at-peer" => told.at_peer += 1,
+            "delivered" => told.delivered += 1,
+            _ => return true,
+        }
+        self.changed.notify_all();
+        false
+    }
+
+    /// What a sender was told so far.
+    pub fn told(&self, who: Side) -> Told {
+        self.lock().told.get(&who).copied().unwrap_or_default()
+    }
+
+    /// Waits until a sender was told so often that a message waits at the recipient's peer.
+    /// Returns whether it was.
+    pub fn wait_at_peer(&self, who: Side, count: u64, patience: Duration) -> bool {
+        self.wait(patience, |state| state.told.get(&who).is_some_and(|told| told.at_peer >= count))
+    }
+
+    /// Waits until nothing has arrived for so long.
+    pub fn wait_quiet(&self, time: Duration) {
+        let mut before = self.counts().1;
+        while self.wait(time, |state| state.arrived > before) {
+            before = self.counts().1;
+        }
     }
 
     fn promise(&self, stream: StreamId, number: usize, line: &Value) {

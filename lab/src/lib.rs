@@ -24,6 +24,7 @@
 pub mod check;
 mod dice;
 pub mod events;
+pub mod full;
 pub mod inside;
 pub mod kind;
 pub mod ledger;
@@ -44,5 +45,6 @@ pub mod stream;
 mod tools;
 pub mod trouble;
 mod upnp;
+pub mod waiting;
 pub mod wire;
 pub mod world;

@@ -9,6 +9,7 @@ use anyhow::{Context, Result, anyhow, bail, ensure};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use halloo_lab::check;
 use halloo_lab::events::{self, Story};
+use halloo_lab::full::{self, Whose};
 use halloo_lab::inside;
 use halloo_lab::kind::Kind;
 use halloo_lab::ledger::Wrong;
@@ -22,6 +23,7 @@ use halloo_lab::soak;
 use halloo_lab::speed;
 use halloo_lab::storm;
 use halloo_lab::trouble::Trouble;
+use halloo_lab::waiting;
 use halloo_lab::wire::weather::Weather;
 use halloo_lab::world::{Distance, Places, World};
 use serde::Serialize;
@@ -100,6 +102,28 @@ enum Command {
     Storm {
         #[command(flatten)]
         storm: StormArgs,
+        #[command(flatten)]
+        real: RealArgs,
+    },
+    /// Let a disk be full in the middle of a conversation
+    ///
+    /// Fails when a message is lost, arrives twice or out of order.
+    Full {
+        /// Whose disk; one after the other when none is named
+        #[arg(value_name = "WHOSE")]
+        whose: Vec<Whose>,
+        /// The size of the disk, in MiB
+        #[arg(long, default_value_t = 4)]
+        mib: u32,
+        #[command(flatten)]
+        real: RealArgs,
+    },
+    /// Leave messages for people who are away
+    ///
+    /// Fails when a message is lost, arrives twice or out of order.
+    Waiting {
+        #[command(flatten)]
+        waiting: WaitingArgs,
         #[command(flatten)]
         real: RealArgs,
     },
@@ -274,6 +298,69 @@ impl StormArgs {
         );
         real.outcome(&outcome, &line, *wrong == Wrong::default())
     }
+}
+
+/// What waits, and what happens meanwhile.
+#[derive(Debug, Args)]
+struct WaitingArgs {
+    /// Messages to each who is away
+    #[arg(long, default_value_t = 2_500)]
+    messages: usize,
+    /// How many are away
+    #[arg(long, default_value_t = 1, value_name = "N")]
+    away: usize,
+    /// Kill the peer while they wait there
+    #[arg(long)]
+    peer_dies: bool,
+    /// Let the sender leave before the others come, and come back after them
+    #[arg(long)]
+    sender_leaves: bool,
+}
+
+impl WaitingArgs {
+    fn run(&self, real: &RealArgs) -> Result<()> {
+        let plan = waiting::Plan {
+            programs: real.programs()?,
+            nats: real.nats.clone(),
+            messages: self.messages,
+            away: self.away,
+            peer_dies: self.peer_dies,
+            sender_leaves: self.sender_leaves,
+            distance: real.distance(Weather::CLEAR),
+        };
+        let outcome = waiting::run(&plan, progress)?;
+        let waiting::Outcome { wrong, left_again_s, found, .. } = &outcome;
+        let again = left_again_s.map(|s| format!(", again after {s:.1} s")).unwrap_or_default();
+        let found = found.map(|n| format!(", {n} found without the sender")).unwrap_or_default();
+        let line = format!(
+            "{} messages to {} people; at the peer: {} after {:.1} s{again}{found}; everything \
+             arrived after {:.1} s; {wrong}",
+            outcome.messages, self.away, outcome.at_peer, outcome.left_s, outcome.fetched_s,
+        );
+        real.outcome(&outcome, &line, *wrong == Wrong::default())
+    }
+}
+
+fn fill(whose: Whose, mib: u32, real: &RealArgs) -> Result<()> {
+    let plan = full::Plan {
+        programs: real.programs()?,
+        nats: real.nats.clone(),
+        mib,
+        distance: real.distance(Weather::CLEAR),
+    };
+    let outcome = full::run(whose, &plan)?;
+    let full::Outcome { wrong, while_full: [promised, arrived], told_while_full, .. } = &outcome;
+    let refused = outcome.refused.as_ref();
+    let line = format!(
+        "{whose:?}: {} messages; while the disk was full {promised} promised, {arrived} arrived, {} \
+         told delivered{}; everything arrived {:.1} s after there was room; {wrong}",
+        outcome.messages,
+        told_while_full.delivered,
+        refused.map(|(code, e)| format!(", send ended with {code}: {e}")).unwrap_or_default(),
+        outcome.recovery_s,
+    );
+    let is_said = refused.is_none_or(|(code, error)| *code == 1 && error.contains("disk-full"));
+    real.outcome(&outcome, &line, *wrong == Wrong::default() && is_said)
 }
 
 /// How a soak is.
@@ -499,6 +586,13 @@ fn run(command: Command) -> Result<ExitCode> {
                 data.add(story)?;
             }
         }
+        Command::Full { whose, mib, real } => {
+            let whose = if whose.is_empty() { Whose::value_variants() } else { &whose };
+            for whose in whose {
+                fill(*whose, mib, &real)?;
+            }
+        }
+        Command::Waiting { waiting, real } => waiting.run(&real)?,
         Command::Soak { soak, real } => soak.run(&real)?,
         Command::Storm { storm, real } => storm.run(&real)?,
         Command::Matrix { matrix, plan } => measure_all(&matrix, &plan.plan()?)?,

@@ -115,12 +115,29 @@ impl<'a> Person<'a> {
     /// # Errors
     /// `halloo init` fails.
     pub fn new(world: &'a World, side: Side, programs: &Programs, peer: &Peer) -> Result<Self> {
+        Self::on_disk(world, side, programs, peer, None)
+    }
+
+    /// The same, with the home on a disk of its own of so many MiB.
+    ///
+    /// # Errors
+    /// The disk cannot be made, or `halloo init` fails.
+    pub fn on_disk(
+        world: &'a World,
+        side: Side,
+        programs: &Programs,
+        peer: &Peer,
+        mib: Option<u32>,
+    ) -> Result<Self> {
         let dir = inside::scratch(&tools::unique(side.name()))?;
+        if let Some(mib) = mib {
+            inside::small_disk(&dir.join(DISK), mib)?;
+        }
         let mut person = Self {
             side,
             namespace: world.node(side)?,
             programs: programs.clone(),
-            home: dir.join("home"),
+            home: dir.join(DISK).join("home"),
             dir,
             address: String::new(),
             listening: None,
@@ -241,9 +258,12 @@ impl<'a> Person<'a> {
         self.listening.as_ref().with_context(|| format!("{} is not there", self.side.name()))
     }
 
-    /// Where the node keeps what it has.
-    pub fn home(&self) -> &Path {
-        &self.home
+    /// Gives the disk of the home, if it is one of its own, another size.
+    ///
+    /// # Errors
+    /// It is none of its own.
+    pub fn resize_disk(&self, mib: u32) -> Result<()> {
+        inside::resize_disk(&self.dir.join(DISK), mib)
     }
 
     /// What went wrong so far, in the words of the node.
@@ -285,6 +305,8 @@ pub(crate) fn pause(time: Duration) {
     std::thread::sleep(time);
 }
 
+/// The directory on which a home may have a disk of its own.
+const DISK: &str = "disk";
 /// The UDP and TCP port of the rendezvous peer.
 pub(crate) const PORT: u16 = 443;
 /// How long a program may take to start, or two people to become contacts: many round trips, and
