@@ -312,6 +312,9 @@ struct WaitingArgs {
     /// Kill the peer while they wait there
     #[arg(long)]
     peer_dies: bool,
+    /// How long the others stay away after that, in seconds
+    #[arg(long, default_value_t = 1, value_name = "SECONDS", requires = "peer_dies")]
+    after: u64,
     /// Let the sender leave before the others come, and come back after them
     #[arg(long)]
     sender_leaves: bool,
@@ -325,15 +328,15 @@ impl WaitingArgs {
             messages: self.messages,
             away: self.away,
             peer_dies: self.peer_dies,
+            after: Duration::from_secs(self.after),
             sender_leaves: self.sender_leaves,
             distance: real.distance(Weather::CLEAR),
         };
         let outcome = waiting::run(&plan, progress)?;
-        let waiting::Outcome { wrong, left_again_s, found, .. } = &outcome;
-        let again = left_again_s.map(|s| format!(", again after {s:.1} s")).unwrap_or_default();
+        let waiting::Outcome { wrong, found, .. } = &outcome;
         let found = found.map(|n| format!(", {n} found without the sender")).unwrap_or_default();
         let line = format!(
-            "{} messages to {} people; at the peer: {} after {:.1} s{again}{found}; everything \
+            "{} messages to {} people; at the peer: {} after {:.1} s{found}; everything \
              arrived after {:.1} s; {wrong}",
             outcome.messages, self.away, outcome.at_peer, outcome.left_s, outcome.fetched_s,
         );

@@ -2,14 +2,14 @@
 //! of the peer.
 
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use anyhow::{Result, ensure};
 use serde::Serialize;
 
 use crate::kind::Kind;
 use crate::ledger::{Batch, Ledger, StreamId, Wrong, settle};
-use crate::people::{Peer, Person};
+use crate::people::{Peer, Person, pause};
 use crate::plan::{MOST_PEOPLE, Side};
 use crate::program::Programs;
 use crate::storm::PATIENCE;
@@ -28,6 +28,8 @@ pub struct Plan {
     pub away: usize,
     /// Whether the peer is killed while messages wait there.
     pub peer_dies: bool,
+    /// How long those who are away stay away after that.
+    pub after: Duration,
     /// Whether the sender leaves before the others come, and comes back after them.
     pub sender_leaves: bool,
     /// The links.
@@ -43,8 +45,6 @@ pub struct Outcome {
     pub at_peer: u64,
     /// Until they were there, in seconds.
     pub left_s: f64,
-    /// Until they were there again after the peer was killed, in seconds.
-    pub left_again_s: Option<f64>,
     /// What those who came found, while the sender was away.
     pub found: Option<u64>,
     /// From when the last who was away, or the sender, is back until everything has arrived, in
@@ -97,18 +97,11 @@ pub fn run(plan: &Plan, mut tell: impl FnMut(&str)) -> Result<Outcome> {
     let at_peer = ledger.told(side).at_peer;
     tell(&format!("{at_peer} are at the peer, after {left_s:.1} s"));
 
-    let mut left_again_s = None;
     if plan.peer_dies {
-        let before = ledger.told(side).at_peer;
-        let begun = Instant::now();
+        // It has forgotten those who are away as well: nothing can be left for them until they
+        // have come back.
         peer.restart(&world)?;
-        ensure!(
-            ledger.wait_at_peer(side, before + room as u64, PATIENCE),
-            "{} of {room} messages were left again",
-            ledger.told(side).at_peer - before
-        );
-        left_again_s = Some(begun.elapsed().as_secs_f64());
-        tell(&format!("they are there again, after {:.1?}", begun.elapsed()));
+        pause(plan.after);
     }
     if plan.sender_leaves {
         sender.leave()?;
@@ -138,7 +131,7 @@ pub fn run(plan: &Plan, mut tell: impl FnMut(&str)) -> Result<Outcome> {
     settle(&ledger, &streams, PATIENCE)?;
     let messages = ledger.counts().0;
     let wrong = ledger.wrong();
-    Ok(Outcome { messages, at_peer, left_s, left_again_s, found, fetched_s, wrong })
+    Ok(Outcome { messages, at_peer, left_s, found, fetched_s, wrong })
 }
 
 /// What a peer keeps for one recipient unless told otherwise: 1,024 envelopes, some of which are
