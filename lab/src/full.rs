@@ -176,4 +176,4 @@ const MOST: usize = 64 << 20;
 /// The size of the disk when room has been made, in MiB.
 const ROOM_MIB: u32 = 256;
 /// When nothing has arrived for so long, nothing comes any more.
-const QUIET: Duration = Duration::from_secs(3);
+const QUIET: Duration = Duration::from_secs(2);

@@ -406,7 +406,8 @@ impl SoakArgs {
         let soak::Outcome { wrong, delays, nodes, worst_node, peer, .. } = &outcome;
         let line = format!(
             "{} minutes, {} messages; {wrong}; 99 % within {:.1} s, longest {:.1} s; memory of \
-             nodes {:+.2} % an hour (the worst {:+.2} %), of the peer {:+.2} %; open files {:+.2} % \
+             nodes {:+.2} % an hour (the worst {:+.2} %; without files {:+.2} %), of the peer {:+.2} % \
+             (without files {:+.2} %); open files {:+.2} % \
              and {:+.2} %; {:.0} % of one core; {:?}",
             outcome.minutes,
             outcome.messages,
@@ -414,7 +415,9 @@ impl SoakArgs {
             delays.longest_s,
             nodes.percent_per_hour,
             worst_node.percent_per_hour,
+            outcome.nodes_anon.percent_per_hour,
             peer.percent_per_hour,
+            outcome.peer_anon.percent_per_hour,
             outcome.node_fds.percent_per_hour,
             outcome.peer_fds.percent_per_hour,
             outcome.cpu_percent,

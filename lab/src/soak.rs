@@ -63,12 +63,16 @@ pub struct Outcome {
     pub troubles: Troubles,
     /// Memory of all counted nodes together, after the warm-up.
     pub nodes: Growth,
+    /// The same without files and code.
+    pub nodes_anon: Growth,
     /// Memory of the node that grew most.
     pub worst_node: Growth,
     /// Open files of all counted nodes together.
     pub node_fds: Growth,
     /// Memory of the peer that is never restarted.
     pub peer: Growth,
+    /// The same without files and code.
+    pub peer_anon: Growth,
     /// Its open files.
     pub peer_fds: Growth,
     /// What everything used, the laboratory too, of one core, in percent.
@@ -105,10 +109,14 @@ pub struct Moment {
     pub messages: u64,
     /// Mean memory of nodes, in KiB.
     pub node_kib: f64,
+    /// The same without files and code.
+    pub node_anon_kib: f64,
     /// The largest.
     pub largest_node_kib: u64,
     /// Memory of the peer that is never restarted, in KiB.
     pub peer_kib: u64,
+    /// The same without files and code.
+    pub peer_anon_kib: u64,
     /// Mean of open files of nodes.
     pub node_fds: f64,
     /// Open files of that peer.
@@ -213,11 +221,13 @@ pub fn run(plan: &Plan, samples: Option<&Path>, mut tell: impl FnMut(&str)) -> R
         delays: ledger.delays(),
         troubles: fate.troubles,
         nodes: growth(&|look| look.nodes.iter().map(|node| node.rss_kib).sum()),
+        nodes_anon: growth(&|look| look.nodes.iter().map(|node| node.anon_kib).sum()),
         worst_node: worst
             .max_by(|a, b| a.percent_per_hour.total_cmp(&b.percent_per_hour))
             .unwrap_or_default(),
         node_fds: growth(&|look| look.nodes.iter().map(|node| node.fds).sum()),
         peer: growth(&|look| look.peer.rss_kib),
+        peer_anon: growth(&|look| look.peer.anon_kib),
         peer_fds: growth(&|look| look.peer.fds),
         cpu_percent,
         course,
@@ -271,8 +281,10 @@ impl Look {
             minute: (self.at_s / 6.0).round() / 10.0,
             messages: ledger.counts().0,
             node_kib: mean(|node| node.rss_kib).round(),
+            node_anon_kib: mean(|node| node.anon_kib).round(),
             largest_node_kib: self.nodes.iter().map(|node| node.rss_kib).max().unwrap_or(0),
             peer_kib: self.peer.rss_kib,
+            peer_anon_kib: self.peer.anon_kib,
             node_fds: mean(|node| node.fds),
             peer_fds: self.peer.fds,
         }
