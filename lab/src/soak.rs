@@ -128,7 +128,10 @@ pub struct Moment {
 /// # Errors
 /// The lab cannot be built, or messages are stuck.
 pub fn run(plan: &Plan, samples: Option<&Path>, mut tell: impl FnMut(&str)) -> Result<Outcome> {
-    ensure!((4..=MOST_PEOPLE).contains(&plan.people), "a soak has 4 to {MOST_PEOPLE} people");
+    ensure!(
+        (LEAST..=MOST_PEOPLE).contains(&plan.people),
+        "a soak has {LEAST} to {MOST_PEOPLE} people"
+    );
     ensure!(plan.mortal < plan.people, "somebody has to be immortal: memory is counted there");
     let mut file = samples.map(File::create).transpose().context("cannot write samples")?;
     let world = World::of_many(plan.people, &plan.nats, &plan.distance)?;
@@ -428,6 +431,8 @@ impl Cpu {
 
 /// To whom people write: the next, and one further on.
 const FRIENDS: [usize; 2] = [1, 3];
+/// With fewer people, somebody would be the next and the one further on.
+const LEAST: usize = 7;
 /// Where the peer is that is restarted.
 const SECOND_PORT: u16 = PORT + 8_000;
 /// The most messages that are sent at once.
