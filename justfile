@@ -27,7 +27,7 @@ lab runs="3":
 storm messages="100000" node-kills="2000" peer-kills="200":
     cargo build --release -p halloo-app -p rendezvous-peer -p halloo-lab
     target/release/lab storm --pairs 13 --messages {{ messages }} --node-kills {{ node-kills }} \
-        --peer-kills {{ peer-kills }} --remaps 100 --moves 100
+        --peer-kills {{ peer-kills }} --settle 10 --remaps 100 --moves 100
 
 # twenty people for an hour, with troubles: what their memory and their open files do
 soak minutes="60":

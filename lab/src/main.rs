@@ -179,6 +179,9 @@ struct StormArgs {
     /// How often a node is killed while it sends and receives
     #[arg(long, default_value_t = 20, value_name = "N")]
     node_kills: usize,
+    /// After how many kills everything of a pair has to arrive before it goes on
+    #[arg(long, default_value_t = 5, value_name = "N")]
+    settle: usize,
     /// How often the peer is killed
     #[arg(long, default_value_t = 2, value_name = "N")]
     peer_kills: usize,
@@ -273,6 +276,7 @@ impl StormArgs {
             nats: real.nats.clone(),
             messages: self.messages,
             node_kills: self.node_kills,
+            settle: self.settle.max(1),
             peer_kills: self.peer_kills,
             remaps: self.remaps,
             moves: self.moves,

@@ -31,6 +31,8 @@ pub struct Plan {
     pub messages: usize,
     /// How often a node is killed, while it sends and receives.
     pub node_kills: usize,
+    /// After how many rounds, each with a kill, everything of a pair has to arrive before it goes on.
+    pub settle: usize,
     /// How often the peer is killed.
     pub peer_kills: usize,
     /// How often a NAT forgets everything and gives other ports.
@@ -232,7 +234,7 @@ impl<'a> Pair<'a> {
             let victim = (kills > 0).then(|| (dice.place(2), dice.time(LATEST)));
             self.round(share(each, round, rounds), victim, plan.padding, shared)
                 .with_context(|| format!("in round {round} of pair {number}"))?;
-            if (round + 1) % SETTLE == 0 {
+            if (round + 1).is_multiple_of(plan.settle) {
                 let took = settle(self.ledger, &self.streams, PATIENCE)
                     .with_context(|| self.report(number, round))?;
                 self.settling = self.settling.max(took);
@@ -360,8 +362,6 @@ fn share(whole: usize, number: usize, of: usize) -> usize {
 
 /// Messages of a round in which nobody is killed.
 const ROUND: usize = 50;
-/// Rounds after which everything has to have arrived.
-const SETTLE: usize = 5;
 /// The longest time from the first promise of a round to the death.
 const LATEST: Duration = Duration::from_millis(800);
 /// How long messages may be on their way before they count as stuck: longer than the longest wait
