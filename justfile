@@ -22,6 +22,18 @@ lab runs="3":
     target/release/lab events
     target/release/lab matrix --only-page --out docs/nat-matrix.md
 
+# real processes on a bad wire, killed thousands of times (an hour); fails when a message is lost,
+# comes twice or out of order
+storm messages="100000" node-kills="2000" peer-kills="200":
+    cargo build --release -p halloo-app -p rendezvous-peer -p halloo-lab
+    target/release/lab storm --pairs 13 --messages {{ messages }} --node-kills {{ node-kills }} \
+        --peer-kills {{ peer-kills }} --settle 10 --remaps 100 --moves 100
+
+# twenty people for an hour, with troubles: what their memory and their open files do
+soak minutes="60":
+    cargo build --release -p halloo-app -p rendezvous-peer -p halloo-lab
+    target/release/lab soak --minutes {{ minutes }} --samples target/soak.jsonl
+
 # simulated delivery: so many seeds, on disks that lose what was not synced
 delivery-seeds seeds="10000":
     HALLOO_SEEDS={{ seeds }} cargo test --release -p halloo --lib simulation::whatever -- --nocapture

@@ -82,7 +82,7 @@ pub fn troubles() -> Result<()> {
     let remapped = bench.observe(&node, server)?;
     ensure!(remapped.port() != first.port(), "a router that starts again gives the same port");
 
-    trouble::readdress(router, Side::A)?;
+    trouble::readdress(router, Side::A.public_v4(), Side::A.next_public_v4())?;
     let moved = bench.observe(&node, server)?;
     ensure!(moved.ip() == Side::A.next_public_v4(), "the address outside does not change");
 

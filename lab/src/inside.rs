@@ -103,6 +103,24 @@ fn prepare() -> Result<()> {
     mount(&["--bind", &file.to_string_lossy(), "/etc/hosts"])
 }
 
+/// Puts a disk of so many MiB at a directory, which is made if need be. It is memory, and gone with
+/// the lab.
+///
+/// # Errors
+/// It cannot be mounted.
+pub(crate) fn small_disk(dir: &Path, mib: u32) -> Result<()> {
+    std::fs::create_dir_all(dir).with_context(|| format!("cannot make {}", dir.display()))?;
+    mount(&["-t", "tmpfs", "-o", &format!("size={mib}m"), "disk", &dir.to_string_lossy()])
+}
+
+/// Gives such a disk another size.
+///
+/// # Errors
+/// It cannot be remounted.
+pub(crate) fn resize_disk(dir: &Path, mib: u32) -> Result<()> {
+    mount(&["-o", &format!("remount,size={mib}m"), &dir.to_string_lossy()])
+}
+
 fn mount(arguments: &[&str]) -> Result<()> {
     let status = Command::new("mount").args(arguments).status().context("cannot start mount")?;
     ensure!(status.success(), "cannot mount: mount {}", arguments.join(" "));

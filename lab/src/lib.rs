@@ -22,9 +22,12 @@
 //! that each NAT is what its kind says, before anything is said about programs behind it.
 
 pub mod check;
+mod dice;
 pub mod events;
+pub mod full;
 pub mod inside;
 pub mod kind;
+pub mod ledger;
 pub mod matrix;
 pub mod namespace;
 pub mod page;
@@ -33,11 +36,15 @@ pub mod people;
 pub mod plan;
 pub mod program;
 mod rules;
+pub mod sample;
 pub mod site;
+pub mod soak;
 pub mod speed;
+pub mod storm;
 pub mod stream;
 mod tools;
 pub mod trouble;
 mod upnp;
+pub mod waiting;
 pub mod wire;
 pub mod world;

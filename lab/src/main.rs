@@ -9,16 +9,24 @@ use anyhow::{Context, Result, anyhow, bail, ensure};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use halloo_lab::check;
 use halloo_lab::events::{self, Story};
+use halloo_lab::full::{self, Whose};
 use halloo_lab::inside;
 use halloo_lab::kind::Kind;
+use halloo_lab::ledger::Wrong;
 use halloo_lab::matrix::{self, Data, Entry, Part, median};
 use halloo_lab::page::{self, Facts};
 use halloo_lab::pair;
+use halloo_lab::people;
 use halloo_lab::plan::Side;
 use halloo_lab::program::Programs;
+use halloo_lab::soak;
 use halloo_lab::speed;
+use halloo_lab::storm;
 use halloo_lab::trouble::Trouble;
+use halloo_lab::waiting;
+use halloo_lab::wire::weather::Weather;
 use halloo_lab::world::{Distance, Places, World};
+use serde::Serialize;
 
 /// Measures Halloo behind real NATs.
 ///
@@ -88,6 +96,47 @@ enum Command {
         #[command(flatten)]
         plan: PlanArgs,
     },
+    /// Let messages flow on a bad wire while processes are killed and networks change
+    ///
+    /// Fails when a message is lost, arrives twice or out of order.
+    Storm {
+        #[command(flatten)]
+        storm: StormArgs,
+        #[command(flatten)]
+        real: RealArgs,
+    },
+    /// Let a disk be full in the middle of a conversation
+    ///
+    /// Fails when a message is lost, arrives twice or out of order.
+    Full {
+        /// Whose disk; one after the other when none is named
+        #[arg(value_name = "WHOSE")]
+        whose: Vec<Whose>,
+        /// The size of the disk, in MiB
+        #[arg(long, default_value_t = 4)]
+        mib: u32,
+        #[command(flatten)]
+        real: RealArgs,
+    },
+    /// Leave messages for people who are away
+    ///
+    /// Fails when a message is lost, arrives twice or out of order.
+    Waiting {
+        #[command(flatten)]
+        waiting: WaitingArgs,
+        #[command(flatten)]
+        real: RealArgs,
+    },
+    /// Let many people write to each other for an hour, and see what their memory does
+    ///
+    /// Troubles of all kinds come now and then. Fails when a message is lost, arrives twice or out
+    /// of order; what grows is told.
+    Soak {
+        #[command(flatten)]
+        soak: SoakArgs,
+        #[command(flatten)]
+        real: RealArgs,
+    },
     /// Open a shell in a lab, to look around
     Shell {
         #[command(flatten)]
@@ -116,6 +165,270 @@ enum At {
     RouterOfBen,
     /// The server.
     Server,
+}
+
+/// What happens in a storm.
+#[derive(Debug, Args)]
+struct StormArgs {
+    /// Messages of all together
+    #[arg(long, default_value_t = 2_000)]
+    messages: usize,
+    /// Pairs of people who write to each other at the same time
+    #[arg(long, default_value_t = 2)]
+    pairs: usize,
+    /// How often a node is killed while it sends and receives
+    #[arg(long, default_value_t = 20, value_name = "N")]
+    node_kills: usize,
+    /// After how many kills everything of a pair has to arrive before it goes on
+    #[arg(long, default_value_t = 5, value_name = "N")]
+    settle: usize,
+    /// How often the peer is killed
+    #[arg(long, default_value_t = 2, value_name = "N")]
+    peer_kills: usize,
+    /// How often a NAT forgets everything and gives other ports
+    #[arg(long, default_value_t = 2, value_name = "N")]
+    remaps: usize,
+    /// How often a provider gives somebody another address
+    #[arg(long, default_value_t = 2, value_name = "N")]
+    moves: usize,
+    /// Share of packets that are lost, in percent
+    #[arg(long, default_value_t = 30.0, value_name = "PERCENT")]
+    loss: f64,
+    /// Share of packets that overtake others, in percent
+    #[arg(long, default_value_t = 50.0, value_name = "PERCENT")]
+    reorder: f64,
+    /// Share of packets that come twice, in percent
+    #[arg(long, default_value_t = 20.0, value_name = "PERCENT")]
+    duplicate: f64,
+    /// Share of packets in which a bit is changed, in percent
+    #[arg(long, default_value_t = 1.0, value_name = "PERCENT")]
+    corrupt: f64,
+    /// Bytes behind the number of each message
+    #[arg(long, default_value_t = 0, value_name = "BYTES")]
+    padding: usize,
+}
+
+/// Where real processes run, and what they are.
+#[derive(Debug, Args)]
+struct RealArgs {
+    /// The NATs of people, in turns
+    #[arg(
+        long, value_name = "KIND", hide_possible_values = true, value_delimiter = ',',
+        default_values = ["eim-apdf", "eim-apdf-other-port"]
+    )]
+    nats: Vec<Kind>,
+    /// One-way delay of each node's link, in milliseconds
+    #[arg(long, default_value_t = 25, value_name = "MS")]
+    delay: u64,
+    /// Chooses what happens when [default: another one each time]
+    #[arg(long)]
+    seed: Option<u64>,
+    /// Where halloo and rendezvous-peer are [default: beside this program]
+    #[arg(long, value_name = "DIR")]
+    bin_dir: Option<PathBuf>,
+    /// Keep homes, and what the programs said, in a directory instead of in memory
+    #[arg(long, value_name = "DIR")]
+    keep: Option<PathBuf>,
+    /// Print the outcome as JSON
+    #[arg(long)]
+    json: bool,
+}
+
+impl RealArgs {
+    fn programs(&self) -> Result<Programs> {
+        if let Some(dir) = &self.keep {
+            inside::keep(dir)?;
+        }
+        Programs::find(self.bin_dir.as_deref())
+    }
+
+    /// The links, the weather between them, and the seed, which is said.
+    fn distance(&self, weather: Weather) -> Distance {
+        let mut distance = Distance::with_delay(Duration::from_millis(self.delay));
+        distance.weather = weather;
+        distance.seed = self.seed.unwrap_or_else(|| people::now() % 1_000_000_007);
+        progress(&format!("--seed {}", distance.seed));
+        distance
+    }
+
+    /// Tells the outcome, and whether it is as it should be.
+    fn outcome(&self, outcome: &impl Serialize, line: &str, is_right: bool) -> Result<()> {
+        say(if self.json { serde_json::to_string(outcome)? } else { line.to_owned() }.as_str())?;
+        ensure!(is_right, "that is not what was promised");
+        Ok(())
+    }
+}
+
+impl StormArgs {
+    fn weather(&self) -> Weather {
+        Weather {
+            loss: self.loss / 100.0,
+            reorder: self.reorder / 100.0,
+            duplicate: self.duplicate / 100.0,
+            corrupt: self.corrupt / 100.0,
+        }
+    }
+
+    fn run(&self, real: &RealArgs) -> Result<()> {
+        let plan = storm::Plan {
+            programs: real.programs()?,
+            pairs: self.pairs,
+            nats: real.nats.clone(),
+            messages: self.messages,
+            node_kills: self.node_kills,
+            settle: self.settle.max(1),
+            peer_kills: self.peer_kills,
+            remaps: self.remaps,
+            moves: self.moves,
+            distance: real.distance(self.weather()),
+            padding: self.padding,
+        };
+        let outcome = storm::run(&plan, progress)?;
+        let storm::Outcome { wrong, delays, node_kills: [first, second], .. } = &outcome;
+        let line = format!(
+            "{} messages, killed: nodes {first} + {second}, peer {}; NATs forgot {} times, \
+             addresses changed {} times; {wrong}; half within {:.2} s, 99 % within {:.1} s, \
+             longest {:.1} s; longest settling {:.1} s, at the end {:.1} s; {:.0} s",
+            outcome.messages,
+            outcome.peer_kills,
+            outcome.remaps,
+            outcome.moves,
+            delays.median_s,
+            delays.p99_s,
+            delays.longest_s,
+            outcome.settling_s,
+            outcome.last_settling_s,
+            outcome.took_s,
+        );
+        real.outcome(&outcome, &line, *wrong == Wrong::default())
+    }
+}
+
+/// What waits, and what happens meanwhile.
+#[derive(Debug, Args)]
+struct WaitingArgs {
+    /// Messages to each who is away
+    #[arg(long, default_value_t = 2_500)]
+    messages: usize,
+    /// How many are away
+    #[arg(long, default_value_t = 1, value_name = "N")]
+    away: usize,
+    /// Kill the peer while they wait there
+    #[arg(long)]
+    peer_dies: bool,
+    /// How long the others stay away after that, in seconds
+    #[arg(long, default_value_t = 1, value_name = "SECONDS", requires = "peer_dies")]
+    after: u64,
+    /// Let the sender leave before the others come, and come back after them
+    #[arg(long)]
+    sender_leaves: bool,
+}
+
+impl WaitingArgs {
+    fn run(&self, real: &RealArgs) -> Result<()> {
+        let plan = waiting::Plan {
+            programs: real.programs()?,
+            nats: real.nats.clone(),
+            messages: self.messages,
+            away: self.away,
+            peer_dies: self.peer_dies,
+            after: Duration::from_secs(self.after),
+            sender_leaves: self.sender_leaves,
+            distance: real.distance(Weather::CLEAR),
+        };
+        let outcome = waiting::run(&plan, progress)?;
+        let waiting::Outcome { wrong, found, .. } = &outcome;
+        let found = found.map(|n| format!(", {n} found without the sender")).unwrap_or_default();
+        let line = format!(
+            "{} messages to {} people; at the peer: {} after {:.1} s{found}; everything \
+             arrived after {:.1} s; {wrong}",
+            outcome.messages, self.away, outcome.at_peer, outcome.left_s, outcome.fetched_s,
+        );
+        real.outcome(&outcome, &line, *wrong == Wrong::default())
+    }
+}
+
+fn fill(whose: Whose, mib: u32, real: &RealArgs) -> Result<()> {
+    let plan = full::Plan {
+        programs: real.programs()?,
+        nats: real.nats.clone(),
+        mib,
+        distance: real.distance(Weather::CLEAR),
+    };
+    let outcome = full::run(whose, &plan)?;
+    let full::Outcome { wrong, while_full: [promised, arrived], told_while_full, .. } = &outcome;
+    let refused = outcome.refused.as_ref();
+    let line = format!(
+        "{whose:?}: {} messages; while the disk was full {promised} promised, {arrived} arrived, {} \
+         told delivered{}; everything arrived {:.1} s after there was room; {wrong}",
+        outcome.messages,
+        told_while_full.delivered,
+        refused.map(|(code, e)| format!(", send ended with {code}: {e}")).unwrap_or_default(),
+        outcome.recovery_s,
+    );
+    let is_said = refused.is_none_or(|(code, error)| *code == 1 && error.contains("disk-full"));
+    real.outcome(&outcome, &line, *wrong == Wrong::default() && is_said)
+}
+
+/// How a soak is.
+#[derive(Debug, Args)]
+struct SoakArgs {
+    /// How many people
+    #[arg(long, default_value_t = 20)]
+    people: usize,
+    /// How many of them have a node that is killed now and then; their memory is not counted
+    #[arg(long, default_value_t = 4, value_name = "N")]
+    mortal: usize,
+    /// For how long
+    #[arg(long, default_value_t = 60, value_name = "MINUTES")]
+    minutes: u64,
+    /// What is not counted at the beginning
+    #[arg(long, default_value_t = 10, value_name = "MINUTES")]
+    warm_up: u64,
+    /// Messages a second of all together
+    #[arg(long, default_value_t = 5.0, value_name = "N")]
+    rate: f64,
+    /// Write every sample to a file, as JSON, one object a line
+    #[arg(long, value_name = "FILE")]
+    samples: Option<PathBuf>,
+}
+
+impl SoakArgs {
+    fn run(&self, real: &RealArgs) -> Result<()> {
+        let weather = Weather { loss: 0.3, reorder: 0.5, duplicate: 0.2, corrupt: 0.01 };
+        let plan = soak::Plan {
+            programs: real.programs()?,
+            people: self.people,
+            mortal: self.mortal,
+            nats: real.nats.clone(),
+            time: Duration::from_secs(self.minutes * 60),
+            warm_up: Duration::from_secs(self.warm_up * 60),
+            rate: self.rate,
+            distance: real.distance(weather),
+        };
+        let outcome = soak::run(&plan, self.samples.as_deref(), progress)?;
+        let soak::Outcome { wrong, delays, nodes, worst_node, peer, .. } = &outcome;
+        let line = format!(
+            "{} minutes, {} messages; {wrong}; 99 % within {:.1} s, longest {:.1} s; memory of \
+             nodes {:+.2} % an hour (the worst {:+.2} %; without files {:+.2} %), of the peer {:+.2} % \
+             (without files {:+.2} %); open files {:+.2} % \
+             and {:+.2} %; {:.0} % of one core; {:?}",
+            outcome.minutes,
+            outcome.messages,
+            delays.p99_s,
+            delays.longest_s,
+            nodes.percent_per_hour,
+            worst_node.percent_per_hour,
+            outcome.nodes_anon.percent_per_hour,
+            peer.percent_per_hour,
+            outcome.peer_anon.percent_per_hour,
+            outcome.node_fds.percent_per_hour,
+            outcome.peer_fds.percent_per_hour,
+            outcome.cpu_percent,
+            outcome.troubles,
+        );
+        real.outcome(&outcome, &line, *wrong == Wrong::default())
+    }
 }
 
 /// Which pairs, and where to.
@@ -283,6 +596,15 @@ fn run(command: Command) -> Result<ExitCode> {
                 data.add(story)?;
             }
         }
+        Command::Full { whose, mib, real } => {
+            let whose = if whose.is_empty() { Whose::value_variants() } else { &whose };
+            for whose in whose {
+                fill(*whose, mib, &real)?;
+            }
+        }
+        Command::Waiting { waiting, real } => waiting.run(&real)?,
+        Command::Soak { soak, real } => soak.run(&real)?,
+        Command::Storm { storm, real } => storm.run(&real)?,
         Command::Matrix { matrix, plan } => measure_all(&matrix, &plan.plan()?)?,
     }
     Ok(ExitCode::SUCCESS)
@@ -377,4 +699,10 @@ fn output_of(program: &str, arguments: &[&str]) -> Result<String> {
 
 fn say(line: &str) -> Result<()> {
     Ok(writeln!(std::io::stdout(), "{line}")?)
+}
+
+/// For people who wait.
+fn progress(line: &str) {
+    // Nobody is left to tell when standard error is closed.
+    let _ = writeln!(std::io::stderr(), "{line}");
 }

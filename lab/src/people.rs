@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 use std::process::{ChildStdin, Command};
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
@@ -9,6 +10,7 @@ use rustix::time::{ClockId, clock_gettime};
 use serde_json::Value;
 
 use crate::inside;
+use crate::ledger::Ledger;
 use crate::namespace::Namespace;
 use crate::plan::{SERVER_NAME, Side};
 use crate::program::{Programs, Running, run};
@@ -20,6 +22,7 @@ use crate::world::World;
 pub struct Peer {
     programs: Programs,
     dir: PathBuf,
+    more: Vec<String>,
     running: Running,
     address: String,
 }
@@ -30,9 +33,25 @@ impl Peer {
     /// # Errors
     /// It does not start.
     pub fn start(world: &World, programs: &Programs) -> Result<Self> {
+        Self::start_with(world, programs, PORT, &[])
+    }
+
+    /// The same, at another port and with more options.
+    ///
+    /// # Errors
+    /// It does not start.
+    pub fn start_with(
+        world: &World,
+        programs: &Programs,
+        port: u16,
+        more: &[&str],
+    ) -> Result<Self> {
         let dir = inside::scratch(&tools::unique("peer"))?;
-        let (running, address) = Self::launch(world, programs, &dir)?;
-        Ok(Self { programs: programs.clone(), dir, running, address })
+        let (listen, host) = (format!("[::]:{port}"), format!("{SERVER_NAME}:{port}"));
+        let more = [&["--listen", &listen, "--public-host", &host], more].concat();
+        let more: Vec<String> = more.into_iter().map(str::to_owned).collect();
+        let (running, address) = Self::launch(world, programs, &dir, &more)?;
+        Ok(Self { programs: programs.clone(), dir, more, running, address })
     }
 
     /// Its address with its key.
@@ -46,14 +65,24 @@ impl Peer {
     /// It does not start.
     pub fn restart(&mut self, world: &World) -> Result<()> {
         self.running.kill();
-        (self.running, self.address) = Self::launch(world, &self.programs, &self.dir)?;
+        let begun = Self::launch(world, &self.programs, &self.dir, &self.more)?;
+        (self.running, self.address) = begun;
         Ok(())
     }
 
-    fn launch(world: &World, programs: &Programs, dir: &Path) -> Result<(Running, String)> {
+    /// The process.
+    pub fn pid(&self) -> u32 {
+        self.running.pid()
+    }
+
+    fn launch(
+        world: &World,
+        programs: &Programs,
+        dir: &Path,
+        more: &[String],
+    ) -> Result<(Running, String)> {
         let mut command = programs.rendezvous_peer();
-        command.args(["run", "--json", "--listen", &format!("[::]:{PORT}")]);
-        command.args(["--public-host", &format!("{SERVER_NAME}:{PORT}"), "--data-dir"]).arg(dir);
+        command.args(["run", "--json", "--data-dir"]).arg(dir).args(more);
         let running = Running::start(world.server(), command, dir)?;
         let ready = running
             .said()
@@ -70,10 +99,14 @@ pub struct Person<'a> {
     side: Side,
     namespace: &'a Namespace,
     programs: Programs,
+    /// What programs said.
+    dir: PathBuf,
     home: PathBuf,
     address: String,
     /// `halloo listen`, while the person is there.
     listening: Option<Running>,
+    /// Who is told what arrives.
+    ledger: Option<Arc<Ledger>>,
 }
 
 impl<'a> Person<'a> {
@@ -82,15 +115,33 @@ impl<'a> Person<'a> {
     /// # Errors
     /// `halloo init` fails.
     pub fn new(world: &'a World, side: Side, programs: &Programs, peer: &Peer) -> Result<Self> {
-        let home = inside::scratch(&tools::unique(side.name()))?;
-        let namespace = world.node(side)?;
+        Self::on_disk(world, side, programs, peer, None)
+    }
+
+    /// The same, with the home on a disk of its own of so many MiB.
+    ///
+    /// # Errors
+    /// The disk cannot be made, or `halloo init` fails.
+    pub fn on_disk(
+        world: &'a World,
+        side: Side,
+        programs: &Programs,
+        peer: &Peer,
+        mib: Option<u32>,
+    ) -> Result<Self> {
+        let dir = inside::scratch(&tools::unique(side.name()))?;
+        if let Some(mib) = mib {
+            inside::small_disk(&dir.join(DISK), mib)?;
+        }
         let mut person = Self {
             side,
-            namespace,
+            namespace: world.node(side)?,
             programs: programs.clone(),
-            home,
+            home: dir.join(DISK).join("home"),
+            dir,
             address: String::new(),
             listening: None,
+            ledger: None,
         };
         let said = person.halloo(&["init", "--peer", peer.address(), "--name", side.name()])?;
         let uri = said.first().and_then(|line| line["uri"].as_str());
@@ -104,16 +155,40 @@ impl<'a> Person<'a> {
     /// It does not get there in [`START`].
     pub fn arrive(&mut self) -> Result<f64> {
         let begin = now();
-        let command = self.command(&["listen", "--accept-all"]);
-        let running = Running::start(self.namespace, command, &self.home)?;
+        self.start()?;
         let is_online = |line: &Value| {
             is("online")(line) || (is("ready")(line) && line["online"] == Value::Bool(true))
         };
-        let online = running.said().wait_for(0, START, is_online);
+        let online = self.listening()?.said().wait_for(0, START, is_online);
         let at = online.as_ref().and_then(at);
         let at = at.with_context(|| format!("{} does not get online", self.side.name()))?;
-        self.listening = Some(running);
         Ok(at.saturating_sub(begin) as f64 / 1e6)
+    }
+
+    /// Starts the node, and waits until other commands can use it. It need not be online then.
+    ///
+    /// # Errors
+    /// It does not get there in [`START`].
+    pub fn start(&mut self) -> Result<()> {
+        let command = self.command(&["listen", "--accept-all"]);
+        let (ledger, side) = (self.ledger.clone(), self.side);
+        let running = Running::start_heard(self.namespace, command, &self.dir, move |line| {
+            ledger.as_ref().is_none_or(|ledger| ledger.hear(side, line))
+        })?;
+        let is_ready = running.said().wait_for(0, START, is("ready")).is_some();
+        self.listening = Some(running);
+        ensure!(is_ready, "{} does not start: {}", self.side.name(), self.errors());
+        Ok(())
+    }
+
+    /// Ends the node at once, as a crash would.
+    pub fn kill(&mut self) {
+        self.listening = None;
+    }
+
+    /// Has everything that arrives from here on told to a ledger.
+    pub fn report_to(&mut self, ledger: &Arc<Ledger>) {
+        self.ledger = Some(Arc::clone(ledger));
     }
 
     /// Stops the node.
@@ -155,7 +230,22 @@ impl<'a> Person<'a> {
     /// It cannot be started.
     pub fn begin(&self, arguments: &[&str]) -> Result<(Running, ChildStdin)> {
         let command = self.command(arguments);
-        let mut running = Running::start(self.namespace, command, &self.home)?;
+        let mut running = Running::start(self.namespace, command, &self.dir)?;
+        let stdin = running.take_input().context("the pipe was asked for")?;
+        Ok((running, stdin))
+    }
+
+    /// Starts a `halloo` command of which each line is heard.
+    ///
+    /// # Errors
+    /// It cannot be started.
+    pub fn begin_heard(
+        &self,
+        arguments: &[&str],
+        hear: impl FnMut(&Value) -> bool + Send + 'static,
+    ) -> Result<(Running, ChildStdin)> {
+        let command = self.command(arguments);
+        let mut running = Running::start_heard(self.namespace, command, &self.dir, hear)?;
         let stdin = running.take_input().context("the pipe was asked for")?;
         Ok((running, stdin))
     }
@@ -168,9 +258,17 @@ impl<'a> Person<'a> {
         self.listening.as_ref().with_context(|| format!("{} is not there", self.side.name()))
     }
 
+    /// Gives the disk of the home, if it is one of its own, another size.
+    ///
+    /// # Errors
+    /// It is none of its own.
+    pub fn resize_disk(&self, mib: u32) -> Result<()> {
+        inside::resize_disk(&self.dir.join(DISK), mib)
+    }
+
     /// What went wrong so far, in the words of the node.
     pub fn errors(&self) -> String {
-        std::fs::read_to_string(self.home.join("errors")).unwrap_or_default()
+        std::fs::read_to_string(self.dir.join("errors")).unwrap_or_default()
     }
 
     fn command(&self, arguments: &[&str]) -> Command {
@@ -207,8 +305,10 @@ pub(crate) fn pause(time: Duration) {
     std::thread::sleep(time);
 }
 
+/// The directory on which a home may have a disk of its own.
+const DISK: &str = "disk";
 /// The UDP and TCP port of the rendezvous peer.
-const PORT: u16 = 443;
+pub(crate) const PORT: u16 = 443;
 /// How long a program may take to start, or two people to become contacts: many round trips, and
 /// a way around a network that drops UDP.
 pub const START: Duration = Duration::from_secs(30);

@@ -27,25 +27,31 @@ pub fn server_prefixes() -> Vec<Prefix> {
     vec![Prefix::new([192, 0, 2, 0], 24), Prefix::new(SERVER_V6[0], 48)]
 }
 
-/// One of the two sides of a pair.
+/// Somebody with a home in the lab: one of the two sides of a pair, or of many people.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Side {
-    /// Anna's.
-    A,
-    /// Ben's.
-    B,
-}
+pub struct Side(u8);
 
 impl Side {
-    /// Both.
+    /// Anna's.
+    pub const A: Self = Self(0);
+    /// Ben's.
+    pub const B: Self = Self(1);
+    /// Both of a pair.
     pub const BOTH: [Self; 2] = [Self::A, Self::B];
 
-    /// The other one.
+    /// The first so many people; at most [`MOST_PEOPLE`].
+    pub fn first(people: usize) -> impl Iterator<Item = Self> {
+        (0..).map(Self).take(people.min(MOST_PEOPLE))
+    }
+
+    /// Its number, from 0.
+    pub fn number(self) -> usize {
+        self.0.into()
+    }
+
+    /// The other one of a pair: of Anna's and Ben's, or of the next two.
     pub fn other(self) -> Self {
-        match self {
-            Self::A => Self::B,
-            Self::B => Self::A,
-        }
+        Self(self.0 ^ 1)
     }
 
     /// The prefixes that the internet routes to this side.
@@ -55,10 +61,7 @@ impl Side {
 
     /// The side's address in the internet.
     pub fn public_v4(self) -> Ipv4Addr {
-        match self {
-            Self::A => Ipv4Addr::new(44, 128, 1, 10),
-            Self::B => Ipv4Addr::new(44, 128, 2, 10),
-        }
+        Ipv4Addr::new(44, 128, 1 + self.0, 10)
     }
 
     /// The address that it has after its provider gave it another one.
@@ -67,12 +70,9 @@ impl Side {
         Ipv4Addr::new(a, b, c, 11)
     }
 
-    /// The node's address in the home network. Both homes use the same range, as in life.
+    /// The node's address in the home network. All homes use the same range, as in life.
     pub fn private_v4(self) -> Ipv4Addr {
-        match self {
-            Self::A => Ipv4Addr::new(192, 168, 1, 10),
-            Self::B => Ipv4Addr::new(192, 168, 1, 20),
-        }
+        Ipv4Addr::new(192, 168, 1, if self.0.is_multiple_of(2) { 10 } else { 20 })
     }
 
     /// The node's address after it has moved.
@@ -83,27 +83,29 @@ impl Side {
 
     /// The carrier's and the subscriber's address between a carrier's NAT and a home router.
     pub fn shared_v4(self) -> [Ipv4Addr; 2] {
-        let third = match self {
-            Self::A => 0,
-            Self::B => 1,
-        };
-        [Ipv4Addr::new(100, 64, third, 1), Ipv4Addr::new(100, 64, third, 2)]
+        [Ipv4Addr::new(100, 64, self.0, 1), Ipv4Addr::new(100, 64, self.0, 2)]
     }
 
     /// An IPv6 address of the side.
     pub fn v6(self, network: u16, host: u16) -> Ipv6Addr {
-        let site = match self {
-            Self::A => 0xa,
-            Self::B => 0xb,
-        };
-        Ipv6Addr::new(0x2001, 0xdb8, site, network, 0, 0, 0, host)
+        Ipv6Addr::new(0x2001, 0xdb8, 0xa + u16::from(self.0), network, 0, 0, 0, host)
+    }
+
+    /// The hardware address of the node.
+    pub fn mac(self) -> String {
+        format!("02:00:00:00:00:{:02x}", 0x0a + self.0)
     }
 
     /// The node's name in messages.
     pub fn name(self) -> &'static str {
-        match self {
-            Self::A => "anna",
-            Self::B => "ben",
-        }
+        NAMES[self.number() % MOST_PEOPLE]
     }
 }
+
+/// The most people of one lab: so many names are there.
+pub const MOST_PEOPLE: usize = NAMES.len();
+const NAMES: [&str; 26] = [
+    "anna", "ben", "cara", "dan", "eva", "finn", "gina", "hugo", "ida", "jan", "kira", "leo",
+    "mia", "nils", "olga", "paul", "quin", "rosa", "sam", "tina", "uma", "vito", "wanda", "xenia",
+    "yara", "zoe",
+];

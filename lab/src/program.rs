@@ -63,7 +63,21 @@ impl Running {
     ///
     /// # Errors
     /// It cannot be started.
-    pub fn start(namespace: &Namespace, mut command: Command, dir: &Path) -> Result<Self> {
+    pub fn start(namespace: &Namespace, command: Command, dir: &Path) -> Result<Self> {
+        Self::start_heard(namespace, command, dir, |_| true)
+    }
+
+    /// The same, with somebody who hears each line when it comes, and says whether it is to be
+    /// kept for those who look for it later.
+    ///
+    /// # Errors
+    /// It cannot be started.
+    pub fn start_heard(
+        namespace: &Namespace,
+        mut command: Command,
+        dir: &Path,
+        hear: impl FnMut(&Value) -> bool + Send + 'static,
+    ) -> Result<Self> {
         let name = name_of(&command);
         let (stderr, copy) = (append(dir, "errors")?, append(dir, "lines")?);
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(stderr);
@@ -72,7 +86,7 @@ impl Running {
         let stdout = child.stdout.take().context("the pipe was asked for")?;
         let said = Arc::new(Said::default());
         let hears = Arc::clone(&said);
-        std::thread::spawn(move || hears.listen(BufReader::new(stdout), copy));
+        std::thread::spawn(move || hears.listen(BufReader::new(stdout), copy, hear));
         Ok(Self { name, child, said })
     }
 
@@ -84,6 +98,23 @@ impl Running {
     /// What it has said, and will say.
     pub fn said(&self) -> &Said {
         &self.said
+    }
+
+    /// The process.
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Waits until it has ended by itself and everything that it said was heard: its exit code,
+    /// -1 after a signal. `None` when it runs on.
+    ///
+    /// # Errors
+    /// The system does not say.
+    pub fn ended(&mut self, patience: Duration) -> Result<Option<i32>> {
+        if !self.said.wait_for_end(patience) {
+            return Ok(None);
+        }
+        Ok(Some(self.child.wait()?.code().unwrap_or(-1)))
     }
 
     /// Asks it to end, and waits until it has.
@@ -99,11 +130,13 @@ impl Running {
         Ok(())
     }
 
-    /// Ends it at once, as a crash would.
+    /// Ends it at once, as a crash would. Everything that it said before has been heard then.
     pub fn kill(&mut self) {
         // It may have ended by itself.
         let _ = self.child.kill();
         let _ = self.child.wait();
+        // Only a child of its own could keep the pipe open.
+        self.said.wait_for_end(END);
     }
 }
 
@@ -188,12 +221,15 @@ impl Said {
         waited.unwrap_or_else(PoisonError::into_inner).0.ended
     }
 
-    fn listen(&self, stdout: impl BufRead, mut copy: File) {
+    fn listen(&self, stdout: impl BufRead, mut copy: File, mut hear: impl FnMut(&Value) -> bool) {
         for line in stdout.lines().map_while(Result::ok) {
             // Only for people who look at it later.
             // In one piece: several programs of a home write here.
             let _ = copy.write_all(format!("{line}\n").as_bytes());
             let Ok(value) = serde_json::from_str(&line) else { continue };
+            if !hear(&value) {
+                continue;
+            }
             let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
             if state.lines.len() < MAX_LINES {
                 state.lines.push(value);

@@ -55,8 +55,13 @@ impl Site {
             }
         }
         join(
-            &End { namespace: &home, interface: LAN, mac: ROUTER_MAC, addrs: lan(side, kind) },
-            &End { namespace: &node, interface: "eth0", mac: mac(side), addrs: own(side, kind) },
+            &End {
+                namespace: &home,
+                interface: LAN,
+                mac: ROUTER_MAC.into(),
+                addrs: lan(side, kind),
+            },
+            &End { namespace: &node, interface: "eth0", mac: side.mac(), addrs: own(side, kind) },
         )?;
         tools::ip(Some(&node), &default_routes(side, kind))?;
         let mapper = match kind {
@@ -89,7 +94,7 @@ impl Site {
         for side in Side::BOTH {
             let node = machine(side.name())?;
             let (port, pid) = (format!("port-{}", side.name()), node.pid());
-            let (own_mac, other_mac) = (mac(side), mac(side.other()));
+            let (own_mac, other_mac) = (side.mac(), side.other().mac());
             let (own_ip, other_ip) = (side.private_v4(), side.other().private_v4());
             tools::ip(
                 Some(&home),
@@ -123,11 +128,16 @@ impl Site {
             subscribe(&carrier, &home, side)?;
             tools::nft(&home, &rules::of(kind))?;
             join(
-                &End { namespace: &home, interface: LAN, mac: ROUTER_MAC, addrs: lan(side, kind) },
+                &End {
+                    namespace: &home,
+                    interface: LAN,
+                    mac: ROUTER_MAC.into(),
+                    addrs: lan(side, kind),
+                },
                 &End {
                     namespace: &node,
                     interface: "eth0",
-                    mac: mac(side),
+                    mac: side.mac(),
                     addrs: own(side, kind),
                 },
             )?;
@@ -184,13 +194,13 @@ fn subscribe(carrier: &Namespace, home: &Namespace, side: Side) -> Result<()> {
         &End {
             namespace: carrier,
             interface: &interface,
-            mac: "02:00:00:00:00:c0",
+            mac: "02:00:00:00:00:c0".into(),
             addrs: vec![format!("{up}/24")],
         },
         &End {
             namespace: home,
             interface: WAN,
-            mac: "02:00:00:00:00:c1",
+            mac: "02:00:00:00:00:c1".into(),
             addrs: vec![format!("{down}/24")],
         },
     )?;
@@ -201,7 +211,7 @@ fn subscribe(carrier: &Namespace, home: &Namespace, side: Side) -> Result<()> {
 struct End<'a> {
     namespace: &'a Namespace,
     interface: &'a str,
-    mac: &'a str,
+    mac: String,
     /// With the length of the prefix.
     addrs: Vec<String>,
 }
@@ -228,7 +238,7 @@ fn join(a: &End<'_>, b: &End<'_>) -> Result<()> {
         }
         for addr in &other.addrs {
             let ip = addr.split('/').next().unwrap_or(addr);
-            let mac = other.mac;
+            let mac = &other.mac;
             let _ =
                 writeln!(lines, "neigh replace {ip} lladdr {mac} dev {interface} nud permanent");
         }
@@ -284,13 +294,6 @@ fn default_routes(side: Side, kind: Kind) -> String {
         let _ = writeln!(lines, "route add ::/0 via {}", side.v6(1, 1));
     }
     lines
-}
-
-fn mac(side: Side) -> &'static str {
-    match side {
-        Side::A => "02:00:00:00:00:0a",
-        Side::B => "02:00:00:00:00:0b",
-    }
 }
 
 /// The interface to the internet, or to the carrier.

@@ -1,5 +1,6 @@
 //! What happens to networks while people talk.
 
+use std::net::Ipv4Addr;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
@@ -62,7 +63,10 @@ impl Trouble {
             Self::UdpDropped => tools::nft(router(world, Side::A)?, rules::BEGIN_TO_DROP_UDP),
             Self::DirectDropped => drop_direct(router(world, Side::A)?),
             Self::NatRemaps => remap(router(world, Side::A)?),
-            Self::AddressChanges => readdress(router(world, Side::A)?, Side::A),
+            Self::AddressChanges => {
+                let (old, new) = (Side::A.public_v4(), Side::A.next_public_v4());
+                readdress(router(world, Side::A)?, old, new)
+            }
             Self::Outage => {
                 let (at, _) = world.site(Side::A)?;
                 world.wire().set_down(at, true);
@@ -73,7 +77,8 @@ impl Trouble {
             Self::PeerRestarts => peer.restart(world),
             Self::BothSwitch => {
                 for side in Side::BOTH {
-                    readdress(router(world, side)?, side)?;
+                    let (old, new) = (side.public_v4(), side.next_public_v4());
+                    readdress(router(world, side)?, old, new)?;
                     change_place(world.node(side)?, side)?;
                 }
                 Ok(())
@@ -89,10 +94,16 @@ pub(crate) fn remap(router: &Namespace) -> Result<()> {
 }
 
 /// Gives a router another address outside.
-pub(crate) fn readdress(router: &Namespace, side: Side) -> Result<()> {
-    let (old, new) = (side.public_v4(), side.next_public_v4());
+pub(crate) fn readdress(router: &Namespace, old: Ipv4Addr, new: Ipv4Addr) -> Result<()> {
     tools::ip(Some(router), &format!("addr add {new}/32 dev {WAN}\naddr del {old}/32 dev {WAN}"))?;
     tools::nft(router, &rules::forget())
+}
+
+/// Gives a router its other address outside, and back.
+pub(crate) fn move_again(world: &World, side: Side, has_moved: bool) -> Result<()> {
+    let (old, new) = (side.public_v4(), side.next_public_v4());
+    let (old, new) = if has_moved { (new, old) } else { (old, new) };
+    readdress(router(world, side)?, old, new)
 }
 
 /// The router of a side that is nearest to the internet.

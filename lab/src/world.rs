@@ -3,7 +3,7 @@
 use std::fmt::{self, Write as _};
 use std::time::Duration;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 
 use crate::kind::Kind;
 use crate::namespace::Namespace;
@@ -11,6 +11,7 @@ use crate::plan::{self, SERVER_V4, SERVER_V6, Side};
 use crate::site::{Site, WAN, machine};
 use crate::tools;
 use crate::wire::link::LinkConfig;
+use crate::wire::weather::Weather;
 use crate::wire::{SiteId, Wire, WireBuilder};
 
 /// Who is where.
@@ -44,6 +45,8 @@ pub struct Distance {
     pub node: LinkConfig,
     /// The link of the server's site, each direction.
     pub server: LinkConfig,
+    /// What happens to packets between all links.
+    pub weather: Weather,
     /// From this follows which frames are lost.
     pub seed: u64,
 }
@@ -59,7 +62,12 @@ impl Default for Distance {
 impl Distance {
     /// As the default, with another one-way delay.
     pub fn with_delay(delay: Duration) -> Self {
-        Self { node: LinkConfig::delay(delay), server: LinkConfig::delay(Duration::ZERO), seed: 1 }
+        Self {
+            node: LinkConfig::delay(delay),
+            server: LinkConfig::delay(Duration::ZERO),
+            weather: Weather::CLEAR,
+            seed: 1,
+        }
     }
 }
 
@@ -77,30 +85,51 @@ impl World {
     /// # Errors
     /// The system does not permit it, or a tool fails.
     pub fn new(places: Places, distance: &Distance) -> Result<Self> {
-        let mut builder = WireBuilder::new(distance.seed)?;
-        let link = || distance.node.clone();
+        let homes: &[Side] = match places {
+            Places::Apart(..) => &Side::BOTH,
+            _ => &[Side::A],
+        };
+        Self::build(homes, distance, |side, wire, at| match places {
+            Places::Apart(_, kind) if side == Side::B => Site::of_kind(kind, side, wire, at),
+            Places::Alone(kind) | Places::Apart(kind, _) => Site::of_kind(kind, side, wire, at),
+            Places::SameLan => Site::same_lan(wire, at),
+            Places::SameCarrier => Site::same_carrier(wire, at),
+        })
+    }
+
+    /// Builds one of many people, each behind a link and a NAT of their own; the kinds of NAT
+    /// take turns.
+    ///
+    /// # Errors
+    /// As [`World::new`], and for more than [`plan::MOST_PEOPLE`].
+    pub fn of_many(people: usize, kinds: &[Kind], distance: &Distance) -> Result<Self> {
+        ensure!(people <= plan::MOST_PEOPLE, "a lab has room for {} people", plan::MOST_PEOPLE);
+        ensure!(!kinds.is_empty(), "a home needs a kind of NAT");
+        let homes: Vec<Side> = Side::first(people).collect();
+        Self::build(&homes, distance, |side, wire, at| {
+            Site::of_kind(kinds[side.number() % kinds.len()], side, wire, at)
+        })
+    }
+
+    fn build(
+        homes: &[Side],
+        distance: &Distance,
+        site: impl Fn(Side, &Wire, SiteId) -> Result<Site>,
+    ) -> Result<Self> {
+        let mut builder = WireBuilder::new(distance.seed, distance.weather)?;
         let at_server =
             builder.site(plan::server_prefixes(), distance.server.clone(), distance.server.clone());
-        let a = builder.site(Side::A.prefixes(), link(), link());
-        let b = matches!(places, Places::Apart(..))
-            .then(|| builder.site(Side::B.prefixes(), link(), link()));
+        let link = || distance.node.clone();
+        let places: Vec<(Side, SiteId)> = homes
+            .iter()
+            .map(|home| (*home, builder.site(home.prefixes(), link(), link())))
+            .collect();
         let wire = builder.start()?;
         let server = machine("server")?;
         wire.plug(at_server, &server, WAN)?;
         tools::ip(Some(&server), &server_addresses())?;
-        let mut sites = vec![(
-            a,
-            match places {
-                Places::Alone(kind) | Places::Apart(kind, _) => {
-                    Site::of_kind(kind, Side::A, &wire, a)
-                }
-                Places::SameLan => Site::same_lan(&wire, a),
-                Places::SameCarrier => Site::same_carrier(&wire, a),
-            }?,
-        )];
-        if let (Places::Apart(_, kind), Some(b)) = (places, b) {
-            sites.push((b, Site::of_kind(kind, Side::B, &wire, b)?));
-        }
+        let sites = places.into_iter().map(|(side, at)| Ok((at, site(side, &wire, at)?)));
+        let sites = sites.collect::<Result<_>>()?;
         Ok(Self { wire, sites, server })
     }
 

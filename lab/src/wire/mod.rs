@@ -11,6 +11,7 @@
 pub mod line;
 pub mod link;
 pub mod routes;
+pub mod weather;
 
 use std::io::ErrorKind;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -25,6 +26,7 @@ use tun_rs::{AsyncDevice, DeviceBuilder, Layer};
 use self::line::{Frame, Line};
 use self::link::{Link, LinkConfig, Loss};
 use self::routes::{Prefix, Routes};
+use self::weather::{Sky, Weather};
 use crate::namespace::Namespace;
 use crate::tools;
 
@@ -40,6 +42,7 @@ pub struct Wire {
 #[derive(Debug)]
 pub struct WireBuilder {
     seed: u64,
+    weather: Weather,
     runtime: Runtime,
     routes: Routes,
     sites: Vec<Attachment>,
@@ -61,14 +64,14 @@ impl WireBuilder {
     ///
     /// # Errors
     /// The system gives no threads.
-    pub fn new(seed: u64) -> Result<Self> {
+    pub fn new(seed: u64, weather: Weather) -> Result<Self> {
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(READERS)
             .thread_name("wire-read")
             .enable_io()
             .build()
             .context("cannot start the threads that read from the wire")?;
-        Ok(Self { seed, runtime, routes: Routes::default(), sites: Vec::new() })
+        Ok(Self { seed, weather, runtime, routes: Routes::default(), sites: Vec::new() })
     }
 
     /// Adds a site with these prefixes, and one-way links to and from it.
@@ -84,7 +87,8 @@ impl WireBuilder {
     /// `/dev/net/tun` is missing or not permitted.
     pub fn start(self) -> Result<Wire> {
         // Merged packets cost a tenth, but a link that loses or counts has to see each one.
-        let merges = self.sites.iter().all(|site| site.up.is_plain() && site.down.is_plain());
+        let merges = self.weather.is_clear()
+            && self.sites.iter().all(|site| site.up.is_plain() && site.down.is_plain());
         let mut ports = Vec::new();
         for (i, site) in self.sites.into_iter().enumerate() {
             let device = {
@@ -105,6 +109,7 @@ impl WireBuilder {
             ports,
             routes: self.routes,
             header,
+            sky: Mutex::new(Sky::new(self.weather, self.seed)),
             stopped: AtomicBool::new(false),
             counts: Counts::default(),
         });
@@ -141,6 +146,12 @@ impl Wire {
         let port = &self.shared.ports[site.0];
         lock(&port.up).set_down(is_down);
         lock(&port.line).link_mut().set_down(is_down);
+    }
+
+    /// Changes what happens to packets from here on. A wire that began with clear weather carries
+    /// merged frames, to each of which it happens as a whole.
+    pub fn set_weather(&self, weather: Weather) {
+        lock(&self.shared.sky).set(weather);
     }
 
     /// What the wire did so far.
@@ -186,6 +197,7 @@ struct Shared {
     routes: Routes,
     /// Bytes before each IP packet.
     header: usize,
+    sky: Mutex<Sky>,
     stopped: AtomicBool,
     counts: Counts,
 }
@@ -227,11 +239,25 @@ impl Shared {
             self.counts.unroutable.fetch_add(1, Ordering::Relaxed);
             return;
         };
-        let frame = Frame { bytes: bytes.to_vec(), length: packet.len() };
+        let mut frame = Frame { bytes: bytes.to_vec(), length: packet.len() };
+        let fate = lock(&self.sky).look();
+        if fate.is_lost {
+            return self.count_loss();
+        }
+        if let Some(where_) = fate.corrupt {
+            weather::corrupt(&mut frame.bytes[self.header..], where_);
+        }
+        for _ in 1..fate.copies {
+            self.push(site, to, frame.clone(), now, fate.hurries);
+        }
+        self.push(site, to, frame, now, fate.hurries);
+    }
+
+    fn push(&self, from: usize, to: usize, frame: Frame, now: Instant, hurries: bool) {
         let port = &self.ports[to];
-        let pushed = lock(&self.ports[site].up)
+        let pushed = lock(&self.ports[from].up)
             .admit(frame.length, now)
-            .and_then(|at| lock(&port.line).push(at, frame));
+            .and_then(|at| lock(&port.line).push(if hurries { now } else { at }, frame));
         match pushed {
             Ok(true) => port.changed.notify_one(),
             Ok(false) => {}

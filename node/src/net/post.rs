@@ -14,6 +14,7 @@ use halloo_wire::InstanceId;
 use halloo_wire::peer::{Call, PeerError, Push, Register, Registered, Request, Response};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
+use tokio_util::sync::{CancellationToken, DropGuard};
 
 use super::Net;
 use crate::event::EventKind;
@@ -59,6 +60,8 @@ pub(crate) struct Office {
     /// The run of the peer.
     pub(crate) instance: InstanceId,
     _tunnel: Option<Arc<WebSocketTunnel>>,
+    /// Dropped with the last copy: nobody uses the connection any more.
+    _in_use: Arc<DropGuard>,
 }
 
 /// Why a peer cannot be talked to.
@@ -122,10 +125,18 @@ impl Net {
         let connected = self.connect(peer, hint, None).await?;
         self.probing.met(peer, &connected);
         let Connected { connection, welcome, tunnel, .. } = connected;
-        let office =
-            Office { peer: peer.clone(), connection, instance: welcome.instance, _tunnel: tunnel };
+        // Watching must not keep a connection that is forgotten: it would stay for ever, here and
+        // at the peer.
+        let in_use = CancellationToken::new();
+        let office = Office {
+            peer: peer.clone(),
+            connection: connection.clone(),
+            instance: welcome.instance,
+            _tunnel: tunnel,
+            _in_use: Arc::new(in_use.clone().drop_guard()),
+        };
         *slot = Some(office.clone());
-        self.spawn(watch(Arc::clone(self), office.connection.clone()));
+        self.spawn(watch(Arc::clone(self), connection, in_use));
         Ok(office)
     }
 
@@ -359,11 +370,20 @@ impl Connected {
 
 /// When a connection ends, the peer may have restarted and forgotten what was left there: everybody
 /// with something unacknowledged looks again.
-async fn watch(net: Arc<Net>, connection: PeerConnection) {
+async fn watch(net: Arc<Net>, connection: PeerConnection, in_use: CancellationToken) {
     let begun = Instant::now();
-    // Nothing else is pushed to an anonymous connection but that the peer is about to stop.
-    while connection.next_push().await.is_ok() {}
-    connection.closed().await;
+    let ended = async {
+        // Nothing else is pushed to an anonymous connection but that the peer is about to stop.
+        while connection.next_push().await.is_ok() {}
+        connection.closed().await;
+    };
+    tokio::select! {
+        () = ended => {}
+        // Forgotten. What ended at the same moment counts as ended.
+        () = in_use.cancelled() => if connection.close_reason().is_none() {
+            return;
+        },
+    }
     net.ended.send_modify(|n| *n += 1);
     // Whoever is woken connects again: a peer that ends every connection must not set the pace.
     if begun.elapsed() < STEADY {

@@ -277,7 +277,10 @@ impl Task {
     async fn begin(&mut self) {
         let Some(home) = &self.home else { return };
         if !home.by_udp {
+            self.close_sockets();
             self.prober = None;
+            // A time that has come and that nobody looks at would come again at once, for ever.
+            self.wake = None;
             return;
         }
         let v4 = home.addr.is_ipv4();

@@ -78,6 +78,7 @@ fn live(seed: u64, bug: Option<Bug>) -> Result<(), Breach> {
 }
 
 /// Lives through seeds on all processors. Returns the first that fails.
+#[allow(clippy::print_stderr, reason = "a long run tells how far it is")]
 fn live_through(seeds: std::ops::Range<u64>) -> Option<(u64, Breach)> {
     let next = AtomicU64::new(seeds.start);
     let found = std::sync::Mutex::new(None);

@@ -282,12 +282,12 @@ impl World {
                     self.mail(node, run, id, &bytes);
                 }
             }
-            Happening::Forget { peer, node, run, ids, again } => {
-                if self.peers[peer].run() == Some(run) {
-                    self.peers[peer].forget(node, &ids);
-                    if again && self.nodes[node].running.is_some() {
-                        self.fetch(node);
-                    }
+            Happening::Forget { peer, node, run, ids, again }
+                if self.peers[peer].run() == Some(run) =>
+            {
+                self.peers[peer].forget(node, &ids);
+                if again && self.nodes[node].running.is_some() {
+                    self.fetch(node);
                 }
             }
             Happening::PeerLost { node, life, peer } if self.is(node, life) => {
