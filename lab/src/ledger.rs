@@ -369,7 +369,7 @@ impl<'a> Batch<'a> {
     /// Waits for the end of the program: its exit code.
     ///
     /// # Errors
-    /// It does not end in [`SEND`].
+    /// It does not end in `SEND`.
     pub fn ended(&mut self) -> Result<i32> {
         let Some(running) = &mut self.running else { return Ok(0) };
         match running.ended(SEND)? {
@@ -381,7 +381,7 @@ impl<'a> Batch<'a> {
     /// Waits until every message was promised; repeats the command as often as that takes.
     ///
     /// # Errors
-    /// It takes more than [`REPETITIONS`].
+    /// It takes more than `REPETITIONS`.
     pub fn finish(&mut self, from: &Person<'_>) -> Result<()> {
         if self.numbers.is_empty() {
             return Ok(());
