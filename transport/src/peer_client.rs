@@ -249,6 +249,12 @@ impl PeerConnection {
     pub fn rtt(&self) -> Duration {
         self.inner.connection.rtt()
     }
+
+    /// Datagrams that have come on this connection. Whoever waits for an answer sees by it that the
+    /// peer is there, and the answer late.
+    pub fn datagrams_heard(&self) -> u64 {
+        self.inner.connection.stats().udp_rx.datagrams
+    }
 }
 
 /// Why an exchange came to nothing.

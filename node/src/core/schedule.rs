@@ -114,9 +114,10 @@ impl Schedule {
         self.not_before = now;
     }
 
-    /// The contact was heard through the mailbox.
-    pub(crate) fn heard_by_mailbox(&mut self) {
+    /// The contact was heard through the mailbox: it is there, and a new chance.
+    pub(crate) fn heard_by_mailbox(&mut self, now: Instant) {
         self.ack_by_mail = true;
+        self.path_changed(now);
     }
 
     /// Whether a receipt on a direct connection is all that is needed.
@@ -252,7 +253,7 @@ mod tests {
     fn a_receipt_for_what_came_by_mailbox_goes_there_too() {
         let t = Instant::now();
         let mut s = Schedule::new(t);
-        s.heard_by_mailbox();
+        s.heard_by_mailbox(t);
         let trust = s.written(t, Some(Seq(7)));
         assert_eq!(s.link_suffices(trust), None);
         let mut due = work(Some(7), true);

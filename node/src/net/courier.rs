@@ -180,7 +180,7 @@ impl Courier {
     /// is due has been read: what makes one due is told before.
     fn hear(&mut self) {
         if self.net.board.take_by_mailbox(&self.contact) {
-            self.schedule.heard_by_mailbox();
+            self.schedule.heard_by_mailbox(now());
         }
     }
 
@@ -460,7 +460,10 @@ impl<'a> Carrier<'a> {
                     (message, answer.await.unwrap_or_else(|_| gone()))
                 });
             } else {
-                drops.spawn(async move { (message, office.ask(Call::Drop(drop)).await) });
+                drops.spawn(async move {
+                    let answer = office.ask(Call::Drop(drop)).await;
+                    (message, answer.map_err(|e| e.to_string()))
+                });
             }
         }
         let mut left: Vec<(Outgoing, Receipt)> = Vec::new();
@@ -497,7 +500,8 @@ impl<'a> Carrier<'a> {
         self.net.spawn(async move {
             let Some(dial) = dialling.await.ok().flatten() else {
                 if let Some(drop) = message {
-                    let _ = answer.send(office.ask(Call::Drop(drop)).await);
+                    let dropped = office.ask(Call::Drop(drop)).await;
+                    let _ = answer.send(dropped.map_err(|e| e.to_string()));
                 }
                 return;
             };
@@ -537,7 +541,7 @@ impl<'a> Carrier<'a> {
             Ok(Response::Dropped(_)) => Ok(()),
             Ok(Response::Refused(e)) => Err(self.refused(e)),
             Ok(_) => Err(Trouble::NoAnswer("another answer".into())),
-            Err(e) => Err(Trouble::NoAnswer(e)),
+            Err(e) => Err(Trouble::NoAnswer(e.to_string())),
         }
     }
 
@@ -581,7 +585,7 @@ async fn look_up(office: &Office, who: LookUp) -> Result<Found, Trouble> {
         Ok(Response::Found(found)) => Ok(found),
         Ok(Response::Refused(e)) => Err(Trouble::Refused(e)),
         Ok(_) => Err(Trouble::NoAnswer("another answer".into())),
-        Err(e) => Err(Trouble::NoAnswer(e)),
+        Err(e) => Err(Trouble::NoAnswer(e.to_string())),
     }
 }
 

@@ -13,11 +13,11 @@ use std::time::Duration;
 use halloo_e2ee::{CardDirection, open_card, seal_card};
 use halloo_identity::{Fingerprint, ReachCapability};
 use halloo_nat::PunchKeys;
-use halloo_transport::{CloseCode, NodeConnection};
+use halloo_transport::NodeConnection;
 use halloo_wire::candidate::Card;
 use halloo_wire::limits::MAX_KNOCK_DATAGRAMS;
 use halloo_wire::path::RelayPath;
-use halloo_wire::peer::{Call, Callee, Knock, KnockMessage, PeerError, Receipt, Response};
+use halloo_wire::peer::{self, Call, Callee, Knock, KnockMessage, PeerError, Receipt, Response};
 use halloo_wire::{CapabilityId, ChannelId, RoundId, Side};
 use tokio::sync::OwnedMutexGuard;
 use tokio_util::task::AbortOnDropHandle;
@@ -25,7 +25,7 @@ use tokio_util::task::AbortOnDropHandle;
 use super::lan::Neighbour;
 use super::line::{Line, Link};
 use super::paths::{Command, MAX_ASKING, Nearby, Start};
-use super::post::{Office, patience};
+use super::post::{NoAnswer, Office};
 use super::{Net, direct};
 use crate::core::{Caller, Calling, Reach};
 use crate::error::ConnectError;
@@ -152,7 +152,7 @@ impl Dial {
         let Self { net, contact, reach, round, line, connecting, first, turn } = self;
         let via = office.connection.remote_addr();
         let knock = knock(&net, &contact, &reach, round, office, first, message);
-        let (callee, message) = ask(office, knock).await?;
+        let peer::Knocked { callee, message } = knocked(office.ask(Call::Knock(knock)).await)?;
         let reaching = match callee {
             None => Err(ConnectError::Away),
             Some(callee) => {
@@ -242,15 +242,13 @@ fn knock(
     }
 }
 
-async fn ask(
-    office: &Office,
-    knock: Knock,
-) -> Result<(Option<Callee>, Option<Result<Receipt, PeerError>>), ConnectError> {
-    match office.ask(Call::Knock(knock)).await {
-        Ok(Response::Knocked(knocked)) => Ok((knocked.callee, knocked.message)),
+/// The answer to a knock.
+fn knocked(answer: Result<Response, NoAnswer>) -> Result<peer::Knocked, ConnectError> {
+    match answer {
+        Ok(Response::Knocked(knocked)) => Ok(knocked),
         Ok(Response::Refused(e)) => Err(ConnectError::NoPeer { why: e.to_string() }),
         Ok(_) => Err(ConnectError::NoPeer { why: "the peer answered another question".into() }),
-        Err(why) => Err(ConnectError::NoPeer { why }),
+        Err(e) => Err(ConnectError::NoPeer { why: e.to_string() }),
     }
 }
 
@@ -331,14 +329,14 @@ async fn try_again(net: &Arc<Net>, line: &Arc<Line>) -> Result<(), ConnectError>
         };
         let via = office.connection.remote_addr();
         let knock = knock(net, &contact, &reach, round, &office, Vec::new(), None);
-        let asked = tokio::time::timeout(patience(&office.connection), ask(&office, knock)).await;
-        let Ok(asked) = asked else {
-            office.connection.close(CloseCode::Done);
-            why = "no answer in time".into();
-            continue;
+        let asked = match office.ask_in_doubt(Call::Knock(knock)).await {
+            Err(e) => {
+                why = e.to_string();
+                continue;
+            }
+            answer => answer,
         };
-        let (callee, _) = asked?;
-        let callee = callee.ok_or(ConnectError::Away)?;
+        let callee = knocked(asked)?.callee.ok_or(ConnectError::Away)?;
         return begin_paths(net, line, &reach, round, via, callee, &office).await;
     }
     Err(ConnectError::NoPeer { why })

@@ -12,7 +12,7 @@ use tokio::sync::{Notify, mpsc, oneshot, watch};
 use tokio::time::Instant;
 
 use super::dial::{self, Knocked};
-use super::post::{Connected, OfficeError, patience};
+use super::post::{self, Connected, NoAnswer, OfficeError, patience};
 use super::{Net, Seen};
 use crate::core::{Arrival, Ingested};
 use crate::crash;
@@ -27,6 +27,9 @@ const MAX_BATCH: usize = 64;
 /// Waits between attempts: they double from the first to the last.
 const FIRST_RETRY: Duration = Duration::from_millis(250);
 const LAST_RETRY: Duration = Duration::from_secs(60);
+/// The last wait after a registration that has held, however short: nobody can write to us until
+/// the next.
+const LAST_AFTER_SHORT: Duration = Duration::from_secs(5);
 /// A registration that held for this long was a sound one: the waits begin at the first again.
 const STEADY: Duration = Duration::from_secs(10);
 /// How often the bundle's age is looked at.
@@ -48,6 +51,9 @@ enum Ended {
     Refused(PeerError),
     #[error("the connection to the rendezvous peer ended: {0}")]
     Lost(String),
+    /// Our own doubt, because of something that happened here, and not the peer's doing.
+    #[error("the rendezvous peer is silent, and {0}")]
+    Silent(&'static str),
     #[error("another copy of this node has registered")]
     Superseded,
     #[error("the rendezvous peer stops for a while")]
@@ -67,10 +73,13 @@ pub(crate) async fn run(net: Arc<Net>, peer: PeerHost) {
         tracing::info!(reason = %why, "Not registered");
         net.board.tell(EventKind::Offline { peer: peer.clone(), why: why.to_string() });
         // A peer that takes us in and throws us out, again and again, does not set the pace.
-        if was_online && begun.elapsed() >= STEADY {
-            wait = FIRST_RETRY;
+        if was_online {
+            let steady = begun.elapsed() >= STEADY;
+            wait = wait.min(if steady { FIRST_RETRY } else { LAST_AFTER_SHORT });
         }
         let pause = match why {
+            // It is likely to be there, at the end of a new connection.
+            Ended::Silent(_) => continue,
             Ended::Draining(pause) => pause.clamp(wait, LAST_RETRY),
             // Two copies that take the place from each other would never stop.
             Ended::Superseded => LAST_RETRY,
@@ -118,13 +127,15 @@ impl Home<'_> {
         attest.mark_changed();
         let register =
             Register { device: self.net.identity.device_id(), counter, instance: None, grants };
-        let connected = self.net.connect(self.peer, hint, Some(register)).await?;
+        let connected = self.net.connect(self.peer, hint, Some(register)).await;
+        let connected = connected.map_err(|e| match e {
+            OfficeError::Refused(e) => Ended::Refused(e),
+            other => Ended::Office(other),
+        })?;
         self.net.probing.met(self.peer, &connected);
         let Connected { connection, welcome, tunnel, registered } = connected;
-        let registered = match registered {
-            Some(Ok(registered)) => registered,
-            Some(Err(e)) => return Err(Ended::Refused(e)),
-            None => return Err(Ended::Lost("it did not answer the registration".into())),
+        let Some(registered) = registered else {
+            return Err(Ended::Lost("it did not answer the registration".into()));
         };
         let (addr, by_tunnel) = (welcome.observed, tunnel.is_some());
         let seen = Seen { addr, by_tunnel, caught_up: false };
@@ -284,7 +295,7 @@ impl Session<'_> {
                     if !self.answers(session).await? {
                         // Our other connections do not know it yet either.
                         self.net.post.forget_all();
-                        return Err(Ended::Lost("the network has changed".into()));
+                        return Err(Ended::Silent("the network has changed"));
                     }
                     self.net.spawn(Arc::clone(self.net).warm_up());
                 }
@@ -292,7 +303,7 @@ impl Session<'_> {
                 // so has this one, and would not know it before its next sign of life.
                 Ok(()) = ended.changed() => {
                     if !self.answers(session).await? {
-                        return Err(Ended::Lost("it does not answer".into()));
+                        return Err(Ended::Silent("a connection to a peer has ended"));
                     }
                 }
                 _ = upkeep.tick() => {
@@ -303,13 +314,14 @@ impl Session<'_> {
         }
     }
 
-    /// Tells the peer where we are, and says whether it has heard that soon.
+    /// Tells the peer where we are, and says whether it has heard that; `false` when it is silent.
     async fn answers(&self, session: SessionId) -> Result<bool, Ended> {
         let more = self.net.probing.attest.borrow().clone();
-        let told = self.tell(session, Call::Attest(more));
-        match tokio::time::timeout(patience(&self.connection), told).await {
-            Ok(told) => told.map(|()| true),
-            Err(_) => Ok(false),
+        let request = Request { session: Some(session), call: Call::Attest(more) };
+        match post::ask(&self.connection, &request, patience(&self.connection)).await {
+            Ok(response) => done(response).map(|()| true),
+            Err(NoAnswer::Silent) => Ok(false),
+            Err(NoAnswer::Failed(e)) => Err(Ended::Lost(e.to_string())),
         }
     }
 
@@ -381,20 +393,24 @@ impl Session<'_> {
     }
 
     async fn tell(&self, session: SessionId, call: Call) -> Result<(), Ended> {
-        match self.ask(Some(session), call).await? {
-            Response::Done => Ok(()),
-            // The contacts beyond the peer's limit cannot write to us by mailbox; the rest can.
-            Response::Refused(PeerError::TooManyCapabilities) => {
-                tracing::warn!("The rendezvous peer keeps no more capabilities for this node");
-                Ok(())
-            }
-            other => Err(unexpected(&other)),
-        }
+        done(self.ask(Some(session), call).await?)
     }
 
     async fn ask(&self, session: Option<SessionId>, call: Call) -> Result<Response, Ended> {
         let answer = self.connection.request(&Request { session, call }).await;
         answer.map_err(|e| Ended::Lost(e.to_string()))
+    }
+}
+
+fn done(response: Response) -> Result<(), Ended> {
+    match response {
+        Response::Done => Ok(()),
+        // The contacts beyond the peer's limit cannot write to us by mailbox; the rest can.
+        Response::Refused(PeerError::TooManyCapabilities) => {
+            tracing::warn!("The rendezvous peer keeps no more capabilities for this node");
+            Ok(())
+        }
+        other => Err(unexpected(&other)),
     }
 }
 

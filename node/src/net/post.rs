@@ -9,7 +9,9 @@ use std::time::Duration;
 
 use halloo_identity::{PeerFingerprint, PeerHost};
 use halloo_transport::websocket::{self, TunnelError, WebSocketTunnel};
-use halloo_transport::{CloseCode, ConnectError, PeerConnection, PeerTrust, PushError, Show};
+use halloo_transport::{
+    CloseCode, ConnectError, PeerConnection, PeerTrust, PushError, RequestError, Show,
+};
 use halloo_wire::InstanceId;
 use halloo_wire::peer::{Call, PeerError, Push, Register, Registered, Request, Response};
 use tokio::task::JoinSet;
@@ -32,9 +34,9 @@ const HEAD_START: Duration = Duration::from_millis(100);
 const NEXT_ADDRESS: Duration = Duration::from_millis(250);
 /// Addresses of a peer that are tried.
 const MAX_ADDRESSES: usize = 8;
-/// What a peer is given to answer: many round trips, and a few losses.
+/// How long a peer may be silent that was asked: many round trips, and a few losses.
 const ANSWER_DEADLINE: Duration = Duration::from_secs(3);
-/// What a peer is given when there are signs that it is out of reach, at least.
+/// How long it may be when there are signs that it is out of reach, at least.
 const MIN_PATIENCE: Duration = Duration::from_millis(600);
 /// The same in round trips, which leaves time for two losses.
 const PATIENCE_RTTS: u32 = 6;
@@ -77,21 +79,59 @@ pub(crate) enum OfficeError {
     Tunnel(TunnelError),
     #[error("it did not begin to talk")]
     NoWelcome,
+    #[error("it refused the registration: {0}")]
+    Refused(PeerError),
+    #[error("it did not answer the registration: {0}")]
+    NotRegistered(RequestError),
     #[error(transparent)]
     Store(#[from] StoreError),
 }
 
 impl Office {
-    /// Asks the peer something without showing a session. A peer that does not answer in time is
-    /// connected to anew: the network may have changed without a word.
-    pub(crate) async fn ask(&self, call: Call) -> Result<Response, String> {
-        let request = Request { session: None, call };
-        match tokio::time::timeout(ANSWER_DEADLINE, self.connection.request(&request)).await {
-            Ok(answer) => answer.map_err(|e| e.to_string()),
-            Err(_) => {
-                self.connection.close(CloseCode::Done);
-                Err("no answer in time".into())
-            }
+    /// Asks the peer something without showing a session. A peer that is silent is connected to
+    /// anew: the network may have changed without a word.
+    pub(crate) async fn ask(&self, call: Call) -> Result<Response, NoAnswer> {
+        self.ask_within(call, ANSWER_DEADLINE).await
+    }
+
+    /// The same, when there are signs that the peer is out of reach.
+    pub(crate) async fn ask_in_doubt(&self, call: Call) -> Result<Response, NoAnswer> {
+        self.ask_within(call, patience(&self.connection)).await
+    }
+
+    async fn ask_within(&self, call: Call, silence: Duration) -> Result<Response, NoAnswer> {
+        let answer = ask(&self.connection, &Request { session: None, call }, silence).await;
+        if let Err(NoAnswer::Silent | NoAnswer::Failed(RequestError::TimedOut)) = &answer {
+            self.connection.close(CloseCode::Done);
+        }
+        answer
+    }
+}
+
+/// Why a peer gave no answer.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum NoAnswer {
+    #[error("it is silent")]
+    Silent,
+    #[error("{0}")]
+    Failed(#[from] RequestError),
+}
+
+/// Asks a peer, as long as it is not silent for longer than that. On a bad wire an answer may be
+/// late by many round trips, and a new connection would be no better.
+pub(crate) async fn ask(
+    connection: &PeerConnection,
+    request: &Request,
+    silence: Duration,
+) -> Result<Response, NoAnswer> {
+    let answer = connection.request(request);
+    tokio::pin!(answer);
+    loop {
+        let heard = connection.datagrams_heard();
+        match tokio::time::timeout(silence, &mut answer).await {
+            Ok(answer) => return answer.map_err(NoAnswer::Failed),
+            Err(_) if connection.datagrams_heard() == heard => return Err(NoAnswer::Silent),
+            Err(_) => {}
         }
     }
 }
@@ -310,8 +350,8 @@ impl Net {
     }
 }
 
-/// How long a peer is waited for when there are signs that it is out of reach. Being wrong costs
-/// a round trip, for a new connection.
+/// How long a peer may be silent when there are signs that it is out of reach. Being wrong costs a
+/// round trip, for a new connection.
 pub(crate) fn patience(connection: &PeerConnection) -> Duration {
     (connection.rtt() * PATIENCE_RTTS).clamp(MIN_PATIENCE, ANSWER_DEADLINE)
 }
@@ -331,8 +371,8 @@ pub(crate) struct Connected {
     pub(crate) welcome: Welcome,
     /// What the connection runs through when it is not UDP. It has to live as long.
     pub(crate) tunnel: Option<Arc<WebSocketTunnel>>,
-    /// What became of the registration, if it was wanted.
-    pub(crate) registered: Option<Result<Registered, PeerError>>,
+    /// What the registration gave, if it was wanted.
+    pub(crate) registered: Option<Registered>,
 }
 
 impl Connected {
@@ -355,16 +395,21 @@ impl Connected {
         };
         let welcome = tokio::time::timeout(WELCOME_DEADLINE, pushes);
         let registered = async {
-            let call = Call::Register(register?.clone());
+            let Some(register) = register else { return Ok(None) };
+            let call = Call::Register(register.clone());
             match connection.request(&Request { session: None, call }).await {
-                Ok(Response::Registered(registered)) => Some(Ok(registered)),
-                Ok(Response::Refused(e)) => Some(Err(e)),
-                Ok(_) | Err(_) => None,
+                Ok(Response::Registered(registered)) => Ok(Some(registered)),
+                // Another attempt at the same moment may have been the first to get there, and
+                // its answer is on the way: whoever tries several goes on waiting for that.
+                Ok(Response::Refused(e)) => Err(OfficeError::Refused(e)),
+                Ok(_) => Err(OfficeError::NotRegistered(RequestError::Unanswered)),
+                Err(e) => Err(OfficeError::NotRegistered(e)),
             }
         };
         let (welcome, registered) = tokio::join!(welcome, registered);
+        // A handshake that failed says why.
         let welcome = welcome.unwrap_or(Err(OfficeError::NoWelcome))?;
-        Ok(Self { connection, welcome, tunnel, registered })
+        Ok(Self { connection, welcome, tunnel, registered: registered? })
     }
 }
 

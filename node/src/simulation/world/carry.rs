@@ -12,7 +12,7 @@ impl World {
                 return true;
             }
             if std::mem::take(&mut c.heard_by_mailbox) {
-                c.schedule.heard_by_mailbox();
+                c.schedule.heard_by_mailbox(now);
             }
             false
         });
@@ -85,9 +85,10 @@ impl World {
             let upto = self.courier(node, contact, |c| c.writing).flatten().map_or(Seq(0), |w| w.1);
             let by_link = self.on(node, move |m, cx| m.depart_by_link(cx, &fp, upto, PORTION))?;
             if let Some(due) = by_link.ack {
+                let now = self.instant();
                 let suffices = self.courier(node, contact, |c| {
                     if std::mem::take(&mut c.heard_by_mailbox) {
-                        c.schedule.heard_by_mailbox();
+                        c.schedule.heard_by_mailbox(now);
                     }
                     c.schedule.receipt_by_link_suffices()
                 });
