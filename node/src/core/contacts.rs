@@ -175,7 +175,7 @@ impl Messenger {
         row.state = ContactState::Blocked;
         row.ack_due = 0;
         cx.db.put_contact(&row)?;
-        self.held.remove(fp);
+        self.let_go(cx, fp);
         self.end_safety(cx, fp)?;
         self.fail_all(cx, fp, FailReason::Blocked)?;
         cx.outputs.push(Output::GrantsChanged);

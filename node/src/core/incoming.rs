@@ -68,18 +68,21 @@ pub(crate) struct Ingested {
     pub(crate) unreadable: Vec<Fingerprint>,
     /// Inputs that were refused.
     pub(crate) refused: u64,
-    /// An envelope that is so early that there was no room for it, stays at our peer: it is to be
-    /// fetched again when others have been read.
-    pub(crate) passed_over: bool,
+    /// An envelope that stayed at our peer because it was too early has its turn: what waits there
+    /// is to be fetched again.
+    pub(crate) fetch_again: bool,
 }
 
 enum Verdict {
-    /// On disk, a duplicate, or refused for good.
+    /// The next place of the stream is on disk.
+    Read,
+    /// A message outside of the stream that was taken, or a duplicate.
     Done,
     /// Waits for earlier ones; nothing is acknowledged.
     Held,
-    /// Too early to be held. It stays where it is; nothing is acknowledged.
-    PassedOver,
+    /// Too early to be held: it, or the one at this place that was held so far, stays where it is;
+    /// nothing is acknowledged.
+    PassedOver(StreamId, Seq),
 }
 
 /// Why an arrival is refused. It changes nothing.
@@ -198,19 +201,24 @@ impl Messenger {
         arrival: Arrival,
         ingested: &mut Ingested,
     ) -> Result<(), StoreError> {
-        let (from, stream) = (arrival.inner.route.from, arrival.inner.route.stream);
+        let from = arrival.inner.route.from;
         let mut next = Some(arrival);
         while let Some(arrival) = next.take() {
             let envelope = arrival.envelope;
             let (authorized, via) = (arrival.authorized, arrival.via);
             let sequenced = arrival.inner.kind.is_sequenced();
             match self.take(cx, arrival) {
-                Ok(Verdict::Done) => {
+                Ok(Verdict::Read) => {
                     ingested.done.extend(envelope);
-                    next = self.held_next(cx, &from, stream, &mut ingested.done)?;
+                    next = self.held_next(cx, &from, &mut ingested.done)?;
+                    ingested.fetch_again |= self.has_turn(cx, &from)?;
                 }
+                Ok(Verdict::Done) => ingested.done.extend(envelope),
                 Ok(Verdict::Held) => {}
-                Ok(Verdict::PassedOver) => ingested.passed_over = true,
+                Ok(Verdict::PassedOver(stream, seq)) => {
+                    let first = self.passed_over.entry(from).or_insert((stream, seq));
+                    *first = (stream, seq).min(*first);
+                }
                 Err(Failure::Store(e)) => return Err(e),
                 Err(Failure::Refused(reason)) => {
                     tracing::debug!(?reason, from = %from.short(), "A message is refused");
@@ -282,9 +290,10 @@ impl Messenger {
         let early =
             route.seq > next && arrival.inner.kind != Kind::Resend && !planted(Bug::ControlsFirst);
         match self.decrypt_and_apply(cx, contact, &arrival, early) {
+            Ok(()) if arrival.inner.kind.is_sequenced() => Ok(Verdict::Read),
             Ok(()) => Ok(Verdict::Done),
             Err(Failure::Refused(Refusal::TooFarAhead)) if early && arrival.authorized => {
-                Ok(Verdict::PassedOver)
+                Ok(Verdict::PassedOver(route.stream, route.seq))
             }
             Err(e) => Err(e),
         }
@@ -305,7 +314,7 @@ impl Messenger {
             // Those whose turn comes first are kept. Trying to read takes longest, so it is last.
             let last = held.last_key_value().is_some_and(|(k, _)| *k <= place);
             if arrival.authorized && held.len() >= MAX_HELD && last {
-                return Ok(Verdict::PassedOver);
+                return Ok(Verdict::PassedOver(place.0, place.1));
             }
             if let Some(same) = held.get_mut(&place).filter(|h| h.inner == arrival.inner) {
                 *same = arrival;
@@ -317,41 +326,55 @@ impl Messenger {
             Ok(_) => {}
             Err(Failure::Store(e)) => return Err(e.into()),
             Err(Failure::Refused(Refusal::TooFarAhead)) if arrival.authorized => {
-                return Ok(Verdict::PassedOver);
+                return Ok(Verdict::PassedOver(place.0, place.1));
             }
             Err(Failure::Refused(_)) => return Err(Refusal::Early.into()),
         }
         let now = cx.now.0;
         let Held { held, .. } = self.held.entry(from).or_insert(Held::new(now));
         held.insert(place, arrival);
-        if held.len() > MAX_HELD {
-            held.pop_last();
-            return Ok(Verdict::PassedOver);
+        if held.len() > MAX_HELD
+            && let Some(((stream, seq), _)) = held.pop_last()
+        {
+            return Ok(Verdict::PassedOver(stream, seq));
         }
         Ok(Verdict::Held)
     }
 
-    /// The held message whose turn it is. Envelopes of which nothing is needed are `done`.
+    /// Whether something of a contact that was passed over has its turn, or is of no use any more.
+    fn has_turn(&mut self, cx: &Context<'_>, from: &Fingerprint) -> Result<bool, StoreError> {
+        let Some(first) = self.passed_over.get(from) else { return Ok(false) };
+        let incoming = cx.db.incoming(from)?;
+        let has_turn = incoming.is_some_and(|i| (i.stream, i.next) >= *first);
+        if has_turn {
+            self.passed_over.remove(from);
+        }
+        Ok(has_turn)
+    }
+
+    /// Takes nothing more that a contact has sent before. Our peer may forget it.
+    pub(super) fn let_go(&mut self, cx: &mut Context<'_>, from: &Fingerprint) {
+        self.passed_over.remove(from);
+        let held = self.held.remove(from).into_iter().flat_map(|it| it.held.into_values());
+        let envelopes: Vec<_> = held.filter_map(|arrival| arrival.envelope).collect();
+        cx.outputs.push(Output::Forget(envelopes));
+    }
+
+    /// The held message whose turn it is, after another was read. Envelopes of which nothing is
+    /// needed are `done`.
     fn held_next(
         &mut self,
         cx: &Context<'_>,
         from: &Fingerprint,
-        stream: StreamId,
         done: &mut Vec<EnvelopeId>,
     ) -> Result<Option<Arrival>, StoreError> {
         let Some(Held { since, held }) = self.held.get_mut(from) else { return Ok(None) };
+        let Some(Incoming { stream, next, .. }) = cx.db.incoming(from)? else { return Ok(None) };
         *since = cx.now.0;
-        let incoming = cx.db.incoming(from)?;
-        let next = next_place(incoming, stream);
         // What has arrived by another way meanwhile is of no use here, nor what is over.
-        held.retain(|(s, seq), arrival| {
-            let keep =
-                if *s == stream { *seq >= next } else { incoming.is_none_or(|i| *s > i.stream) };
-            if !keep {
-                done.extend(arrival.envelope);
-            }
-            keep
-        });
+        let later = held.split_off(&(stream, next));
+        let earlier = std::mem::replace(held, later);
+        done.extend(earlier.into_values().filter_map(|arrival| arrival.envelope));
         let arrival = held.remove(&(stream, next));
         if held.is_empty() {
             self.held.remove(from);

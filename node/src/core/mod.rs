@@ -23,7 +23,7 @@ use std::sync::Arc;
 
 use halloo_e2ee::{BundleSecrets, Party, RatchetAccount, RatchetSession, UnixTime};
 use halloo_identity::{Fingerprint, Identity};
-use halloo_wire::EnvelopeId;
+use halloo_wire::{EnvelopeId, Seq, StreamId};
 
 pub(crate) use again::strip_for_backup;
 pub(crate) use contacts::{Caller, Calling, Reach};
@@ -84,7 +84,7 @@ pub(crate) enum Output {
     HeardByMailbox(Fingerprint),
     /// Send an encrypted message outside of the stream.
     Control(Fingerprint, Vec<u8>),
-    /// Our peer may forget these envelopes.
+    /// Our peer may forget these envelopes, and what waits there is to be fetched again.
     Forget(Vec<EnvelopeId>),
     /// A pong came.
     Pong(Fingerprint, u64),
@@ -110,6 +110,8 @@ pub(crate) struct Messenger {
     /// Messages that came before their turn, not decrypted and not acknowledged. Bounded by
     /// [`incoming::MAX_HELD`] for each contact.
     held: HashMap<Fingerprint, Held>,
+    /// The first place of each contact that was too early to be held, and is still at our peer.
+    passed_over: HashMap<Fingerprint, (StreamId, Seq)>,
 }
 
 impl Messenger {
@@ -136,6 +138,7 @@ impl Messenger {
             secrets: None,
             accepted: Vec::new(),
             held: HashMap::new(),
+            passed_over: HashMap::new(),
         };
         if cx.db.meta(META_ACCOUNT)?.is_none() {
             it.account = Some(RatchetAccount::generate());

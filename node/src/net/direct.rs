@@ -15,7 +15,7 @@ use tokio::time::Instant;
 use super::Net;
 use super::line::{Line, Link};
 use crate::channel::{Channel, IncomingChannel};
-use crate::core::Ingested;
+use crate::core::{Ingested, Output};
 use crate::crash;
 use crate::event::{EventKind, Path, Via};
 use crate::store::StoreError;
@@ -234,6 +234,10 @@ async fn read_messages(net: Arc<Net>, link: Link, mut stream: RecvStream) {
                 Ok(ingested) => {
                     crash::point("direct-after-store");
                     net.after_ingest(&ingested);
+                    // What had come by mailbox, before its turn.
+                    if ingested.fetch_again || !ingested.done.is_empty() {
+                        net.board.take(Output::Forget(ingested.done));
+                    }
                 }
                 // Nothing was acknowledged: the sender keeps it and sends it again.
                 Err(e) => tracing::error!(error = %e, "Messages could not be stored"),

@@ -328,7 +328,6 @@ impl Session<'_> {
     /// Stores envelopes and lets the peer forget them.
     async fn ingest(&self, session: SessionId, mut queue: mpsc::Receiver<Item>) -> Ended {
         let mut batch = Vec::with_capacity(MAX_BATCH);
-        let mut passed_over = false;
         loop {
             if queue.recv_many(&mut batch, MAX_BATCH).await == 0 {
                 return Ended::Lost("it was given up".into());
@@ -343,14 +342,9 @@ impl Session<'_> {
             }
             if !envelopes.is_empty() {
                 match self.ingest_batch(session, envelopes).await {
-                    Ok(ingested) => {
-                        passed_over |= ingested.passed_over;
-                        // Whatever is refused or read is gone from the mailbox, so this ends.
-                        if passed_over && !ingested.done.is_empty() && queue.is_empty() {
-                            passed_over = false;
-                            self.again.notify_one();
-                        }
-                    }
+                    // What has its turn is read, and gone from the mailbox, so this ends.
+                    Ok(ingested) if ingested.fetch_again => self.again.notify_one(),
+                    Ok(_) => {}
                     Err(e) => return e,
                 }
             }

@@ -46,7 +46,6 @@ pub(super) struct Running {
     pub(super) offices: BTreeMap<usize, InstanceId>,
     /// The run of the own peer that it is registered with.
     pub(super) registered: Option<InstanceId>,
-    pub(super) passed_over: bool,
     /// When it looks whether a deadline has passed.
     pub(super) expire_at: Option<Duration>,
 }
@@ -128,7 +127,6 @@ impl Node {
             couriers: BTreeMap::new(),
             offices: BTreeMap::new(),
             registered: None,
-            passed_over: false,
             expire_at: None,
         });
         Ok(())

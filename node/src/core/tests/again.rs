@@ -272,3 +272,33 @@ fn a_request_that_a_peer_has_kept_back_does_not_bring_the_old_stream_back() {
     assert_eq!(b.texts(), texts_of(&said));
     assert_eq!(delivered(&again), ids_of(&said));
 }
+
+#[test]
+fn a_late_word_of_the_stream_before_lets_nothing_go_that_waits_for_its_turn() {
+    let (mut a, mut b) = contacts();
+    let (fp, found) = (b.fp(), b.found());
+    let late = a.run(|m, cx| m.make_resend(cx, &fp, &found)).unwrap().unwrap();
+    a.run(|m, cx| {
+        let row = cx.db.contact(&fp)?.unwrap();
+        let known = row.stream;
+        m.set_back(cx, row, known)
+    })
+    .unwrap();
+    send(&mut a, &b, "one");
+    send(&mut a, &b, "two");
+    let mut of_the_next = outgoing(&mut a, &mut b).into_iter().map(|(_, inner)| inner);
+    let mut mailbox = |id, inner: Vec<u8>| {
+        let ingested = b.run(move |m, cx| {
+            let arrivals = Messenger::open_bare(EnvelopeId(id), &inner).into_iter().collect();
+            m.ingest(cx, arrivals)
+        });
+        ingested.unwrap().done
+    };
+    let (request, one, two) =
+        (of_the_next.next().unwrap(), of_the_next.next().unwrap(), of_the_next.next().unwrap());
+    assert_eq!(mailbox(1, request), [EnvelopeId(1)]);
+    assert_eq!(mailbox(3, two), [], "it waits for the one before");
+    assert_eq!(mailbox(4, late), [EnvelopeId(4)], "nobody may forget the one that waits");
+    assert_eq!(mailbox(2, one), [EnvelopeId(2), EnvelopeId(3)]);
+    assert_eq!(b.texts(), ["one", "two"]);
+}

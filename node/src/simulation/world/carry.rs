@@ -154,7 +154,11 @@ impl World {
                     let arrivals = m.open_frame(&fp, Via::Direct, &bytes).into_iter().collect();
                     m.ingest(cx, arrivals)
                 });
-                self.asked_for(to, &ingested.map(|i| i.unreadable).unwrap_or_default());
+                let Ok(ingested) = ingested else { return };
+                self.asked_for(to, &ingested.unreadable);
+                if ingested.fetch_again || !ingested.done.is_empty() {
+                    self.follow(to, Output::Forget(ingested.done));
+                }
             }
         }
     }

@@ -61,13 +61,8 @@ impl World {
             ingested.done.push(id);
         }
         self.asked_for(node, &ingested.unreadable);
-        let Some(running) = &mut self.nodes[node].running else { return };
-        running.passed_over |= ingested.passed_over;
-        let again = running.passed_over && !ingested.done.is_empty();
-        if again {
-            running.passed_over = false;
-        }
-        if !ingested.done.is_empty() {
+        let again = ingested.fetch_again;
+        if again || !ingested.done.is_empty() {
             let ids = ingested.done;
             self.soon(5, 80, Happening::Forget { peer: home, node, run, ids, again });
         }
