@@ -15,9 +15,9 @@ pub(crate) const PATIENCE: Duration = Duration::from_secs(1);
 /// Receipts that are given at once tell the peers who talks to whom; so they wait a random part
 /// of this time, and one covers all that came meanwhile.
 const ACK_DELAY: Duration = Duration::from_secs(2);
-/// Waits between attempts: they double from the first to the last.
-const FIRST_RETRY: Duration = Duration::from_millis(500);
-pub(crate) const LAST_RETRY: Duration = Duration::from_secs(300);
+/// Waits between attempts to leave something at a contact's peer.
+const RETRY: Backoff =
+    Backoff { first: Duration::from_millis(500), last: Duration::from_secs(300) };
 /// How often it is made sure that the peer still has what was left there, while nothing tells.
 pub(crate) const RECHECK: Duration = Duration::from_secs(120);
 
@@ -29,6 +29,28 @@ pub(crate) fn look_at_deadline(now: u64, deadline: u64) -> Duration {
     // It passes when its second is over.
     let left = deadline.saturating_add(1).saturating_sub(now).max(1);
     Duration::from_secs(left).min(DEADLINE_LOOK)
+}
+
+/// Waits between attempts that fail. They double three times and grow by a quarter from then on:
+/// whatever was in the way, an attempt follows its end after about a quarter of the time that it
+/// was there.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Backoff {
+    pub(crate) first: Duration,
+    pub(crate) last: Duration,
+}
+
+impl Backoff {
+    /// The wait after the attempt that so many failed before, without jitter.
+    pub(crate) fn after(self, failures: u32) -> Duration {
+        let slow = failures.saturating_sub(Self::DOUBLED).min(Self::MOST);
+        let wait = self.first * (1 << failures.min(Self::DOUBLED));
+        wait.mul_f64(1.25_f64.powi(slow as i32)).min(self.last)
+    }
+
+    const DOUBLED: u32 = 3;
+    /// Enough for any two waits that make sense.
+    const MOST: u32 = 64;
 }
 
 /// What waits for a contact.
@@ -199,8 +221,8 @@ impl Schedule {
         jitter: f64,
     ) -> Instant {
         let wait = match retry_after {
-            Some(wait) => wait.clamp(FIRST_RETRY, LAST_RETRY),
-            None => FIRST_RETRY.saturating_mul(1 << self.failures.min(16)).min(LAST_RETRY),
+            Some(wait) => wait.clamp(RETRY.first, RETRY.last),
+            None => RETRY.after(self.failures),
         };
         self.failures += 1;
         self.not_before = now + wait.mul_f64(jitter);
@@ -268,15 +290,20 @@ mod tests {
     }
 
     #[test]
-    fn waits_between_attempts_double_up_to_five_minutes_and_a_word_from_the_contact_ends_them() {
+    fn waits_between_attempts_grow_to_five_minutes_and_a_word_from_the_contact_ends_them() {
         let t = Instant::now();
         let mut s = Schedule::new(t);
         let mut waits = Vec::new();
-        for _ in 0..20 {
+        for _ in 0..30 {
             waits.push((s.failed(t, None, 1.0) - t).as_millis());
         }
-        assert_eq!(waits[..3], [500, 1000, 2000]);
-        assert_eq!(waits[19], 300_000);
+        assert_eq!(waits[..6], [500, 1_000, 2_000, 4_000, 5_000, 6_250]);
+        for i in 7..waits.len() {
+            let before: u128 = waits[..i].iter().sum();
+            assert!(waits[i] <= before * 2 / 5, "never long after what was in the way is gone");
+        }
+        assert_eq!(waits[29], 300_000);
+        assert_eq!(RETRY.after(u32::MAX), RETRY.last);
         let some = Some(3);
         assert_eq!(s.next(t, Trust::None, &mut work(some, false)), Next::ByPeer, "it has moved");
         let again = s.failed(t, Some(9 * SECOND), 1.0);

@@ -12,8 +12,9 @@ use tokio::sync::{Notify, mpsc, oneshot, watch};
 use tokio::time::Instant;
 
 use super::dial::{self, Knocked};
-use super::post::{self, Connected, NoAnswer, OfficeError, patience};
+use super::post::{self, ANSWER_DEADLINE, Connected, NoAnswer, OfficeError, patience};
 use super::{Net, Seen};
+use crate::core::schedule::Backoff;
 use crate::core::{Arrival, Ingested};
 use crate::crash;
 use crate::event::EventKind;
@@ -24,12 +25,11 @@ use crate::store::StoreError;
 const QUEUE: usize = 256;
 /// Items that are taken in one transaction.
 const MAX_BATCH: usize = 64;
-/// Waits between attempts: they double from the first to the last.
-const FIRST_RETRY: Duration = Duration::from_millis(250);
-const LAST_RETRY: Duration = Duration::from_secs(60);
-/// The last wait after a registration that has held, however short: nobody can write to us until
-/// the next.
-const LAST_AFTER_SHORT: Duration = Duration::from_secs(5);
+/// Waits between attempts.
+const RETRY: Backoff = Backoff { first: Duration::from_millis(250), last: Duration::from_secs(60) };
+/// After a registration that has held, however short, no wait is longer than the one after so many
+/// failures, which is 4 s: nobody can write to us until the next.
+const FAILURES_AFTER_SHORT: u32 = 6;
 /// A registration that held for this long was a sound one: the waits begin at the first again.
 const STEADY: Duration = Duration::from_secs(10);
 /// How often the bundle's age is looked at.
@@ -52,7 +52,7 @@ enum Ended {
     #[error("the connection to the rendezvous peer ended: {0}")]
     Lost(String),
     /// Our own doubt, because of something that happened here, and not the peer's doing.
-    #[error("the rendezvous peer is silent, and {0}")]
+    #[error("the rendezvous peer is silent: it {0}")]
     Silent(&'static str),
     #[error("another copy of this node has registered")]
     Superseded,
@@ -64,7 +64,7 @@ enum Ended {
 
 /// Keeps the node registered with one peer, for ever.
 pub(crate) async fn run(net: Arc<Net>, peer: PeerHost) {
-    let mut wait = FIRST_RETRY;
+    let mut failures = 0;
     loop {
         let begun = Instant::now();
         let ended = Home { net: &net, peer: &peer }.stay().await;
@@ -75,19 +75,19 @@ pub(crate) async fn run(net: Arc<Net>, peer: PeerHost) {
         // A peer that takes us in and throws us out, again and again, does not set the pace.
         if was_online {
             let steady = begun.elapsed() >= STEADY;
-            wait = wait.min(if steady { FIRST_RETRY } else { LAST_AFTER_SHORT });
+            failures = failures.min(if steady { 0 } else { FAILURES_AFTER_SHORT });
         }
+        let wait = RETRY.after(failures);
         let pause = match why {
             // It is likely to be there, at the end of a new connection.
             Ended::Silent(_) => continue,
-            Ended::Draining(pause) => pause.clamp(wait, LAST_RETRY),
+            Ended::Draining(pause) => pause.clamp(wait, RETRY.last),
             // Two copies that take the place from each other would never stop.
-            Ended::Superseded => LAST_RETRY,
-            Ended::Office(OfficeError::KeyChanged { .. }) => LAST_RETRY,
+            Ended::Superseded | Ended::Office(OfficeError::KeyChanged { .. }) => RETRY.last,
             _ => wait.mul_f64(random::jitter()),
         };
         tokio::time::sleep(pause).await;
-        wait = (wait * 2).min(LAST_RETRY);
+        failures = failures.saturating_add(1);
     }
 }
 
@@ -295,7 +295,7 @@ impl Session<'_> {
                     if !self.answers(session).await? {
                         // Our other connections do not know it yet either.
                         self.net.post.forget_all();
-                        return Err(Ended::Silent("the network has changed"));
+                        return Err(Ended::Silent("has not answered since the network changed"));
                     }
                     self.net.spawn(Arc::clone(self.net).warm_up());
                 }
@@ -303,7 +303,7 @@ impl Session<'_> {
                 // so has this one, and would not know it before its next sign of life.
                 Ok(()) = ended.changed() => {
                     if !self.answers(session).await? {
-                        return Err(Ended::Silent("a connection to a peer has ended"));
+                        return Err(Ended::Silent("may have been restarted"));
                     }
                 }
                 _ = upkeep.tick() => {
@@ -391,8 +391,12 @@ impl Session<'_> {
     }
 
     async fn ask(&self, session: Option<SessionId>, call: Call) -> Result<Response, Ended> {
-        let answer = self.connection.request(&Request { session, call }).await;
-        answer.map_err(|e| Ended::Lost(e.to_string()))
+        let request = Request { session, call };
+        match post::ask(&self.connection, &request, ANSWER_DEADLINE).await {
+            Ok(response) => Ok(response),
+            Err(NoAnswer::Silent) => Err(Ended::Silent("does not answer")),
+            Err(NoAnswer::Failed(e)) => Err(Ended::Lost(e.to_string())),
+        }
     }
 }
 

@@ -23,7 +23,8 @@ use crate::event::EventKind;
 use crate::random;
 use crate::store::StoreError;
 
-/// Time in which a peer has to say its first word after the handshake.
+/// Time in which a peer has to say its first word after the handshake, and how long it may be
+/// silent before it answers a registration that came with it.
 const WELCOME_DEADLINE: Duration = Duration::from_secs(5);
 
 /// Peers of contacts that are connected to before they are needed.
@@ -35,7 +36,7 @@ const NEXT_ADDRESS: Duration = Duration::from_millis(250);
 /// Addresses of a peer that are tried.
 const MAX_ADDRESSES: usize = 8;
 /// How long a peer may be silent that was asked: many round trips, and a few losses.
-const ANSWER_DEADLINE: Duration = Duration::from_secs(3);
+pub(super) const ANSWER_DEADLINE: Duration = Duration::from_secs(3);
 /// How long it may be when there are signs that it is out of reach, at least.
 const MIN_PATIENCE: Duration = Duration::from_millis(600);
 /// The same in round trips, which leaves time for two losses.
@@ -82,7 +83,7 @@ pub(crate) enum OfficeError {
     #[error("it refused the registration: {0}")]
     Refused(PeerError),
     #[error("it did not answer the registration: {0}")]
-    NotRegistered(RequestError),
+    NotRegistered(NoAnswer),
     #[error(transparent)]
     Store(#[from] StoreError),
 }
@@ -397,12 +398,12 @@ impl Connected {
         let registered = async {
             let Some(register) = register else { return Ok(None) };
             let call = Call::Register(register.clone());
-            match connection.request(&Request { session: None, call }).await {
+            match ask(&connection, &Request { session: None, call }, WELCOME_DEADLINE).await {
                 Ok(Response::Registered(registered)) => Ok(Some(registered)),
                 // Another attempt at the same moment may have been the first to get there, and
                 // its answer is on the way: whoever tries several goes on waiting for that.
                 Ok(Response::Refused(e)) => Err(OfficeError::Refused(e)),
-                Ok(_) => Err(OfficeError::NotRegistered(RequestError::Unanswered)),
+                Ok(_) => Err(OfficeError::NotRegistered(RequestError::Unanswered.into())),
                 Err(e) => Err(OfficeError::NotRegistered(e)),
             }
         };
