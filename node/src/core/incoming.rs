@@ -604,16 +604,16 @@ impl Messenger {
     ) -> Result<(), StoreError> {
         let Some(mut row) = cx.db.contact(from)? else { return Ok(()) };
         let first = cx.db.first_unacked(from)?.unwrap_or(Seq(row.next_seq));
+        // Who knows an earlier stream, or none, has nothing of ours.
+        let next = if resend.stream == Some(row.stream) { resend.next } else { Seq(1) };
         match resend.stream {
             Some(stream) if stream > row.stream => self.set_back(cx, row, stream)?,
-            // They have nothing of ours, in which everything is that was in theirs.
-            Some(stream) if stream < row.stream => cx.db.clear_inner(from, Seq(0))?,
-            _ if resend.next < first => {
+            _ if next < first => {
                 // They have acknowledged it: it is their store that was set back.
                 let (profile, ours) = (self.own_profile(cx, &row)?, row.stream);
                 self.begin_stream(cx, &mut row, (Kind::Accept, &profile), ours)?;
             }
-            _ => cx.db.clear_inner(from, resend.next)?,
+            _ => cx.db.clear_inner(from, next)?,
         }
         // What could not be read may have been a receipt.
         receipt_due(cx, *from, via)
