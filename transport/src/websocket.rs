@@ -115,12 +115,14 @@ impl WebSocketTunnel {
         self.ended.borrow().is_some() || self.ended.has_changed().is_err()
     }
 
-    /// Waits until the tunnel has ended, and says why. Cancel safe.
-    pub async fn ended(&self) -> TunnelEnd {
+    /// Waits until the tunnel has ended, and says why. Does not keep the tunnel; cancel safe.
+    pub fn ended(&self) -> impl Future<Output = TunnelEnd> + Send + use<> {
         let mut ended = self.ended.clone();
-        match ended.wait_for(Option::is_some).await {
-            Ok(end) => end.unwrap_or(TunnelEnd::ClosedHere),
-            Err(_) => TunnelEnd::ClosedHere,
+        async move {
+            match ended.wait_for(Option::is_some).await {
+                Ok(end) => end.unwrap_or(TunnelEnd::ClosedHere),
+                Err(_) => TunnelEnd::ClosedHere,
+            }
         }
     }
 }

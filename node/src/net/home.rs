@@ -174,6 +174,9 @@ impl Home<'_> {
         // The queue is served beside the fetching, which waits for it when it is full.
         tokio::select! {
             ended = served => ended,
+            end = Connected::tunnel_end(tunnel.as_ref()) => {
+                Err(Ended::Lost(format!("the tunnel over TCP: {end}")))
+            }
             failed = session.ingest(id, queue) => Err(failed),
         }
     }

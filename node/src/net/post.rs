@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 
 use halloo_identity::{PeerFingerprint, PeerHost};
-use halloo_transport::websocket::{self, TunnelError, WebSocketTunnel};
+use halloo_transport::websocket::{self, TunnelEnd, TunnelError, WebSocketTunnel};
 use halloo_transport::{
     CloseCode, ConnectError, PeerConnection, PeerTrust, PushError, RequestError, Show,
 };
@@ -169,6 +169,7 @@ impl Net {
         // Watching must not keep a connection that is forgotten: it would stay for ever, here and
         // at the peer.
         let in_use = CancellationToken::new();
+        let tunnel_end = Connected::tunnel_end(tunnel.as_ref());
         let office = Office {
             peer: peer.clone(),
             connection: connection.clone(),
@@ -177,7 +178,7 @@ impl Net {
             _in_use: Arc::new(in_use.clone().drop_guard()),
         };
         *slot = Some(office.clone());
-        self.spawn(watch(Arc::clone(self), connection, in_use));
+        self.spawn(watch(Arc::clone(self), connection, tunnel_end, in_use));
         Ok(office)
     }
 
@@ -377,6 +378,20 @@ pub(crate) struct Connected {
 }
 
 impl Connected {
+    /// Waits until the tunnel that a connection runs through ends, which the connection would not
+    /// hear of before its idle timeout. Without a tunnel, for ever.
+    pub(crate) fn tunnel_end(
+        tunnel: Option<&Arc<WebSocketTunnel>>,
+    ) -> impl Future<Output = TunnelEnd> + Send + use<> {
+        let ended = tunnel.map(|tunnel| tunnel.ended());
+        async move {
+            match ended {
+                Some(ended) => ended.await,
+                None => std::future::pending().await,
+            }
+        }
+    }
+
     pub(crate) async fn greet(
         connection: PeerConnection,
         tunnel: Option<Arc<WebSocketTunnel>>,
@@ -416,7 +431,12 @@ impl Connected {
 
 /// When a connection ends, the peer may have restarted and forgotten what was left there: everybody
 /// with something unacknowledged looks again.
-async fn watch(net: Arc<Net>, connection: PeerConnection, in_use: CancellationToken) {
+async fn watch(
+    net: Arc<Net>,
+    connection: PeerConnection,
+    tunnel_end: impl Future<Output = TunnelEnd>,
+    in_use: CancellationToken,
+) {
     let begun = Instant::now();
     let ended = async {
         // Nothing else is pushed to an anonymous connection but that the peer is about to stop.
@@ -425,6 +445,7 @@ async fn watch(net: Arc<Net>, connection: PeerConnection, in_use: CancellationTo
     };
     tokio::select! {
         () = ended => {}
+        _ = tunnel_end => connection.close(CloseCode::Done),
         // Forgotten. What ended at the same moment counts as ended.
         () = in_use.cancelled() => if connection.close_reason().is_none() {
             return;
