@@ -379,6 +379,9 @@ struct SoakArgs {
     /// How many of them have a node that is killed now and then; their memory is not counted
     #[arg(long, default_value_t = 4, value_name = "N")]
     mortal: usize,
+    /// Messages that each sends to each friend at the beginning, so that caches are full
+    #[arg(long, default_value_t = 800, value_name = "N")]
+    fill: usize,
     /// For how long
     #[arg(long, default_value_t = 60, value_name = "MINUTES")]
     minutes: u64,
@@ -401,6 +404,7 @@ impl SoakArgs {
             people: self.people,
             mortal: self.mortal,
             nats: real.nats.clone(),
+            fill: self.fill,
             time: Duration::from_secs(self.minutes * 60),
             warm_up: Duration::from_secs(self.warm_up * 60),
             rate: self.rate,

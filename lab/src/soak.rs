@@ -35,9 +35,12 @@ pub struct Plan {
     pub mortal: usize,
     /// The NATs, in turns.
     pub nats: Vec<Kind>,
+    /// Messages that each sends to each friend before it begins, as fast as it goes: caches fill,
+    /// as they would on the first day.
+    pub fill: usize,
     /// For how long.
     pub time: Duration,
-    /// What is not counted at the beginning, while caches fill.
+    /// What is not counted at the beginning.
     pub warm_up: Duration,
     /// Messages a second of all together.
     pub rate: f64,
@@ -159,6 +162,12 @@ pub fn run(plan: &Plan, samples: Option<&Path>, mut tell: impl FnMut(&str)) -> R
         }
     }
     tell(&format!("{} people are there", plan.people));
+    for flow in &mut streams {
+        flow.send_many(plan.fill, LONGEST / 2, &people, &ledger)?;
+    }
+    let ids: Vec<StreamId> = streams.iter().map(|flow| flow.stream).collect();
+    settle(&ledger, &ids, PATIENCE)?;
+    tell(&format!("They have {} messages from each other", ledger.counts().1));
 
     let mut fate = Fate::new(plan);
     let begun = Instant::now();
@@ -201,7 +210,6 @@ pub fn run(plan: &Plan, samples: Option<&Path>, mut tell: impl FnMut(&str)) -> R
     course.push(last.moment(&ledger));
     all.push(last);
 
-    let ids: Vec<StreamId> = streams.iter().map(|flow| flow.stream).collect();
     let settling = settle(&ledger, &ids, PATIENCE)?;
     for flow in &mut streams {
         // Whatever comes again would come before these.
@@ -250,9 +258,18 @@ struct Flow {
 impl Flow {
     fn send(&mut self, dice: &mut Dice, people: &[Person<'_>], ledger: &Arc<Ledger>) -> Result<()> {
         let count = 1 + dice.place(MOST_AT_ONCE);
+        self.send_many(count, dice.place(LONGEST), people, ledger)
+    }
+
+    fn send_many(
+        &mut self,
+        count: usize,
+        padding: usize,
+        people: &[Person<'_>],
+        ledger: &Arc<Ledger>,
+    ) -> Result<()> {
         let numbers = self.sent..self.sent + count;
         self.sent = numbers.end;
-        let padding = dice.place(LONGEST);
         let mut batch =
             Batch::new(ledger, self.stream, people[self.to].side(), numbers).padded(padding);
         batch.begin(&people[self.from], &[])?;
