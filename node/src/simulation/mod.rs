@@ -17,8 +17,9 @@ mod rng;
 mod world;
 
 use std::cell::RefCell;
-use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 
 use disk::Disk;
 use ledger::Breach;
@@ -27,6 +28,7 @@ use plan::Plan;
 use rng::Rng;
 use world::World;
 
+use crate::core::{Context, Messenger};
 use crate::planted::{Bug, plant, planted};
 
 /// People in a world at most.
@@ -55,10 +57,15 @@ fn machines() -> Vec<(Disk, String)> {
     })
 }
 
+/// People who know each other.
+fn friends() -> &'static Friends {
+    static FRIENDS: OnceLock<Friends> = OnceLock::new();
+    FRIENDS.get_or_init(|| Friends::make(MOST))
+}
+
 /// Lives through a seed. With a planted fault, the story is one in which that can show itself.
 fn live(seed: u64, bug: Option<Bug>) -> Result<(), Breach> {
-    static FRIENDS: OnceLock<Friends> = OnceLock::new();
-    let friends = FRIENDS.get_or_init(|| Friends::make(MOST));
+    let friends = friends();
     let mut rng = Rng::new(seed);
     let mut plan = Plan::draw(&mut rng);
     if let Some(bug) = bug {
@@ -123,6 +130,47 @@ fn whatever_goes_wrong_everything_arrives_once_and_in_order() {
     };
     let found = live_through(seeds);
     assert!(found.is_none(), "a seed fails; HALLOO_SEED=n runs it alone: {found:?}");
+}
+
+/// A process may be killed between a commit's last write and its sync. The next one finds the
+/// commit, and says Ok to whoever asks again; then the power is lost.
+#[test]
+fn what_is_found_after_a_kill_is_on_the_disk_before_anything_is_promised() {
+    let friends = friends();
+    let (disk, vfs) = machines().swap_remove(0);
+    let (identity, image, _) = &friends.people[0];
+    let to = friends.people[1].0.fingerprint();
+    let send = |node: &mut Node| {
+        let send = move |m: &mut Messenger, cx: &mut Context<'_>| {
+            m.send(cx, &to, "once", Some("its name"), None, None)
+        };
+        node.run(Duration::ZERO, send).0
+    };
+    let (mut found, mut rng) = (0, Rng::new(1));
+    for operations in 1..60 {
+        disk.begin(image);
+        let mut node = Node::new(Arc::clone(identity), disk.clone(), vfs.clone());
+        node.start().unwrap();
+        disk.trouble(|t| t.dies_in = Some(operations));
+        if send(&mut node).is_ok() {
+            break;
+        }
+        node.running = None;
+        disk.restart(None);
+
+        node.start().unwrap();
+        let before = node.run(Duration::ZERO, move |_, cx| cx.db.first_unacked(&to)).0;
+        found += u32::from(before.unwrap().is_some());
+        let id = send(&mut node).unwrap();
+        disk.trouble(|t| t.dies_in = Some(0));
+        node.running = None;
+        disk.restart(Some(&mut rng));
+
+        node.start().unwrap();
+        let kept = node.run(Duration::ZERO, move |_, cx| cx.db.history_state(&id)).0;
+        assert!(kept.unwrap().is_some(), "lost after {operations} operations");
+    }
+    assert!(found > 0, "a commit is found that nobody was told of");
 }
 
 /// Each fault that somebody could make is found within a few hundred seeds.

@@ -16,6 +16,18 @@ const APPLICATION_ID: i64 = 0x486c_6f6f;
 /// Statements that stay compiled: all that there are.
 const STATEMENTS: usize = 128;
 
+/// Brings to the disk what a process that was killed has left in the operating system's memory:
+/// commits that are there to be read, and that a power loss would take back. What is promised
+/// because of them, such as a receipt or the `Ok` of a `send` that is repeated, has to outlive that.
+fn settle(db: &Connection) -> Result<(), StoreError> {
+    let checkpoint = db.query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |_| Ok(()));
+    match checkpoint.map_err(StoreError::from) {
+        // The log is synced before it is copied, and only the copy needs room.
+        Err(StoreError::DiskFull) => Ok(()),
+        other => other,
+    }
+}
+
 /// Prepares a connection and brings the database to the newest version.
 ///
 /// # Errors
@@ -44,6 +56,7 @@ pub(crate) fn prepare(db: &Connection) -> Result<(), StoreError> {
     if from > MIGRATIONS.len() {
         return Err(StoreError::TooNew { version: from, known: MIGRATIONS.len() });
     }
+    settle(db)?;
     let check: String = db.pragma_query_value(None, "quick_check", |r| r.get(0))?;
     if check != "ok" {
         return Err(StoreError::Corrupt);
