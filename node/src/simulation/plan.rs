@@ -148,12 +148,6 @@ impl Plan {
         // Shorter than the story, or longer, so that nothing but the rules brings a message back.
         let ttl_s = if rng.chance(500) { 90 } else { 3 * 24 * 3600 };
         let malicious = rng.chance(250);
-        if malicious {
-            // One of the two is enough to heal from.
-            faults.retain(|(_, fault)| {
-                !matches!(fault, Fault::Remember { .. } | Fault::SetBack { .. })
-            });
-        }
         Self { nodes, peers, loss, malicious, ttl_s, says, cancels, faults }
     }
 
