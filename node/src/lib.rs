@@ -59,6 +59,8 @@ mod core;
 mod crash;
 pub mod error;
 mod event;
+#[doc(hidden)]
+pub mod fuzzing;
 mod home;
 mod net;
 mod network;

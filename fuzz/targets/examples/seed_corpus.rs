@@ -25,7 +25,9 @@ use halloo_wire::{CapabilityToken, Writer};
 mod golden_file;
 
 fn main() {
-    for (name, seed) in wire().into_iter().chain(identity()).chain(e2ee()).chain(peer()) {
+    for (name, seed) in
+        wire().into_iter().chain(identity()).chain(e2ee()).chain(peer()).chain(store())
+    {
         write(&name, &seed);
     }
 }
@@ -172,6 +174,26 @@ fn e2ee() -> BTreeMap<String, Vec<u8>> {
     ]
     .map(|(name, seed)| (name.to_owned(), seed))
     .into()
+}
+
+/// Whole stores, and ones with another byte at some places: the header, the schema, rows.
+fn store() -> BTreeMap<String, Vec<u8>> {
+    let changed = |kind: u8, places: &[(u32, u8)]| -> Vec<u8> {
+        let steps = places.iter().flat_map(|(place, byte)| {
+            let [_, a, b, c] = place.to_be_bytes();
+            [a, b, c, *byte]
+        });
+        std::iter::once(kind).chain(steps).collect()
+    };
+    BTreeMap::from([
+        ("node_store/first".into(), changed(0, &[])),
+        ("node_store/newest".into(), changed(1, &[])),
+        ("node_store/newer".into(), changed(1, &[(63, 9)])),
+        ("node_store/of_somebody_else".into(), changed(1, &[(68, 1)])),
+        ("node_store/pages".into(), changed(0, &[(4_096, 5), (8_192, 2), (12_290, 0xff)])),
+        ("node_store/rows".into(), changed(1, &[(20_400, 1), (24_500, 0), (45_000, 0x80)])),
+        ("node_store/file".into(), [b"\x02SQLite format 3\0".as_slice(), &[0; 84]].concat()),
+    ])
 }
 
 /// Short lives of a channel: a step is its number, what it needs follows.

@@ -11,6 +11,7 @@ mod e2ee;
 mod identity;
 mod nat;
 mod peer;
+mod store;
 mod wire;
 
 pub use conversation::*;
@@ -18,6 +19,7 @@ pub use e2ee::*;
 pub use identity::*;
 pub use nat::*;
 pub use peer::*;
+pub use store::*;
 pub use wire::*;
 
 /// A fuzz target.
@@ -67,4 +69,5 @@ targets! {
     e2ee_bundle
     e2ee_storage
     peer_core_datagrams
+    node_store
 }

@@ -21,10 +21,11 @@ pub(crate) use contacts::{ContactRow, SafetyRow};
 pub(crate) use db::Db;
 pub(crate) use file::{copy, strip};
 pub(crate) use messages::{MAX_PARKED_S, NewHistory, Outgoing, Unacked, Unsent};
+pub(crate) use schema::prepare as prepare_schema;
 pub(crate) use streams::Incoming;
 pub(crate) use thread::{Store, StoreThread, read_once};
 #[cfg(test)]
-pub(crate) use {schema::prepare as prepare_schema, thread::prepare, thread::run_batch};
+pub(crate) use {thread::prepare, thread::run_batch};
 
 /// Why the store could not do what was asked. What was asked for did not happen.
 #[derive(Debug, thiserror::Error)]
