@@ -4,13 +4,7 @@ use std::fs;
 
 use rustix::process::Signal;
 
-use crate::harness::{Ended, Person, World, text};
-
-fn code(ended: &Ended) -> String {
-    let line: serde_json::Value =
-        serde_json::from_str(ended.stderr().lines().last().unwrap()).unwrap();
-    line["error"]["code"].as_str().unwrap().to_owned()
-}
+use crate::harness::{Person, World, text};
 
 #[test]
 fn a_conversation_goes_on_from_a_backup_with_nothing_lost_and_nothing_twice() {
@@ -29,7 +23,7 @@ fn a_conversation_goes_on_from_a_backup_with_nothing_lost_and_nothing_twice() {
     let written = anna.ok(&["backup", &file, "--new-passphrase-file", &word]);
     assert_eq!(written[0]["event"], "backup");
     let again = anna.run(&["backup", &file, "--new-passphrase-file", &word, "--json"]);
-    assert_eq!((again.code(), code(&again).as_str()), (8, "backup-exists"));
+    assert_eq!((again.code(), again.error().as_str()), (8, "backup-exists"));
     at_anna.signal(Signal::TERM);
     at_anna.end();
     // And without a running node.
@@ -39,13 +33,13 @@ fn a_conversation_goes_on_from_a_backup_with_nothing_lost_and_nothing_twice() {
     fs::remove_dir_all(&anna.home).unwrap();
     let anna = Person { home: world.path("new machine") };
     let wrong = anna.run(&["restore", &file, "--json", "--passphrase-file", &other]);
-    assert_eq!((wrong.code(), code(&wrong).as_str()), (7, "wrong-passphrase"));
+    assert_eq!((wrong.code(), wrong.error().as_str()), (7, "wrong-passphrase"));
     let told = anna.ok(&["restore", &file, "--passphrase-file", &word]);
     assert_eq!(told[0]["event"], "identity");
     let twice = anna.run(&["restore", &file, "--json", "--passphrase-file", &word]);
-    assert_eq!((twice.code(), code(&twice).as_str()), (8, "home-in-use"));
+    assert_eq!((twice.code(), twice.error().as_str()), (8, "home-in-use"));
     let locked = anna.run(&["contacts", "--json"]);
-    assert_eq!((locked.code(), code(&locked).as_str()), (7, "home-locked"));
+    assert_eq!((locked.code(), locked.error().as_str()), (7, "home-locked"));
 
     let at_anna = anna.host(&["listen", "--passphrase-file", &word]);
     let at_ben = ben.host(&["listen", "--accept-all"]);
@@ -57,12 +51,7 @@ fn a_conversation_goes_on_from_a_backup_with_nothing_lost_and_nothing_twice() {
     at_anna.wait("answer", |e| e["event"] == "message" && e["text"] == "welcome back");
     at_ben.signal(Signal::TERM);
     at_ben.end();
-    let heard: Vec<String> = at_ben
-        .lines()
-        .iter()
-        .filter(|e| e["event"] == "message")
-        .map(|e| text(&e["text"]))
-        .collect();
+    let heard = at_ben.messages();
     assert_eq!(heard.iter().filter(|t| *t == "waits").count(), 1, "{heard:?}");
     assert!(!heard.contains(&"before".to_owned()), "{heard:?}");
     assert_eq!(heard.last().unwrap(), "after");

@@ -184,13 +184,7 @@ fn listen_goes_on_where_it_stopped() {
     let again = ben.host(&["listen"]);
     anna.ok(&["send", "ben", "three", "--wait", "delivered"]);
     again.wait("three", |e| e["text"] == "three");
-    let texts: Vec<String> = again
-        .lines()
-        .iter()
-        .filter(|e| e["event"] == "message")
-        .map(|e| text(&e["text"]))
-        .collect();
-    assert_eq!(texts, ["two", "two-and-a-half", "three"]);
+    assert_eq!(again.messages(), ["two", "two-and-a-half", "three"]);
 }
 
 #[test]

@@ -175,6 +175,12 @@ impl Ended {
     pub(crate) fn lines(&self) -> Vec<Value> {
         self.stdout().lines().map(json).collect()
     }
+
+    /// The name of the error that it printed as JSON at last.
+    pub(crate) fn error(&self) -> String {
+        let line = json(self.stderr().lines().last().unwrap());
+        text(&line["error"]["code"])
+    }
 }
 
 /// A program that goes on, and the JSON lines that it has printed.
@@ -245,6 +251,12 @@ impl Process {
     /// What was printed so far.
     pub(crate) fn lines(&self) -> Vec<Value> {
         self.heard.state.lock().unwrap().lines.clone()
+    }
+
+    /// The texts of the messages that were printed so far.
+    pub(crate) fn messages(&self) -> Vec<String> {
+        let lines = self.lines();
+        lines.iter().filter(|e| e["event"] == "message").map(|e| text(&e["text"])).collect()
     }
 
     pub(crate) fn stderr(&self) -> String {

@@ -5,8 +5,6 @@ use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Duration;
 
-use serde_json::Value;
-
 use crate::harness::{Ended, Person, Process, World};
 
 const TEXT: &str = "meet me at the old lighthouse";
@@ -48,11 +46,6 @@ impl Scene {
     }
 }
 
-fn code(ended: &Ended) -> String {
-    let line: Value = serde_json::from_str(ended.stderr().lines().last().unwrap()).unwrap();
-    line["error"]["code"].as_str().unwrap().to_owned()
-}
-
 /// The files of a home that show one of `wanted`.
 fn shows(home: &Path, wanted: &[&str]) -> Vec<PathBuf> {
     let files = fs::read_dir(home).unwrap().map(|e| e.unwrap().path());
@@ -92,9 +85,13 @@ fn a_home_that_was_locked_from_its_beginning_shows_nothing_and_opens_with_its_pa
 
     for args in [&["id"][..], &["contacts"], &["listen"], &["send", "benjamin", "x"]] {
         let ended = scene.anna.run(&[args, &["--json"]].concat());
-        assert_eq!((ended.code(), code(&ended).as_str()), (LOCKED, "home-locked"), "{args:?}");
+        assert_eq!((ended.code(), ended.error().as_str()), (LOCKED, "home-locked"), "{args:?}");
         let ended = scene.with("second", args);
-        assert_eq!((ended.code(), code(&ended).as_str()), (LOCKED, "wrong-passphrase"), "{args:?}");
+        assert_eq!(
+            (ended.code(), ended.error().as_str()),
+            (LOCKED, "wrong-passphrase"),
+            "{args:?}"
+        );
         assert!(!ended.stderr().contains("correct horse"), "{}", ended.stderr());
     }
     let contacts = scene.with("first", &["contacts"]);
@@ -102,7 +99,7 @@ fn a_home_that_was_locked_from_its_beginning_shows_nothing_and_opens_with_its_pa
     assert!(contacts.stdout().contains("benjamin"));
 
     let ended = scene.with("nowhere", &["id"]);
-    assert_eq!((ended.code(), code(&ended).as_str()), (2, "passphrase-file"));
+    assert_eq!((ended.code(), ended.error().as_str()), (2, "passphrase-file"));
 }
 
 #[test]
@@ -114,13 +111,13 @@ fn a_home_in_use_is_locked_changed_and_opened_up() {
     let address = scene.anna.address();
     assert!(!shows(&scene.anna.home, &[TEXT]).is_empty(), "the test looks in the right place");
     let ended = scene.with("first", &["id"]);
-    assert_eq!((ended.code(), code(&ended).as_str()), (78, "home-not-locked"));
+    assert_eq!((ended.code(), ended.error().as_str()), (78, "home-not-locked"));
     assert_eq!(scene.passphrase(&["change", "--new-passphrase-file", &first]).code(), 78);
     assert_eq!(scene.passphrase(&["remove"]).code(), 78);
 
     let running = scene.anna.host(&["daemon"]);
     let ended = scene.passphrase(&["set", "--new-passphrase-file", &first]);
-    assert_eq!((ended.code(), code(&ended).as_str()), (8, "already-running"));
+    assert_eq!((ended.code(), ended.error().as_str()), (8, "already-running"));
     running.signal(rustix::process::Signal::TERM);
     running.end();
 
