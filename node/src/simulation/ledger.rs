@@ -245,6 +245,9 @@ impl Ledger {
                     }
                     if !failed {
                         expected.push((text, unread.contains(&place)));
+                    } else if self.is_old(node) {
+                        // Taken back by a store that has forgotten that it was sent.
+                        expected.push((text, true));
                     }
                 }
                 let mut rest = arrived.iter().copied().peekable();
