@@ -97,7 +97,7 @@ fn identity() -> BTreeMap<String, Vec<u8>> {
     };
     let locked = |key: HomeKey, cost| {
         let data_key = DataKey::from_bytes([8; 32]);
-        let home = LockedHome::lock_with(&alice, &data_key, &key, cost, [5; 16], [6; 24]).unwrap();
+        let home = LockedHome::lock_with(&alice, &data_key, &key, cost, [3; 16], [6; 24]).unwrap();
         home.to_key_file().as_bytes().to_vec()
     };
     let passphrase = HomeKey::passphrase("correct horse");
