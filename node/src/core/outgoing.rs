@@ -11,7 +11,7 @@ use halloo_wire::content::{Ack, Body, Content, Message, in_stream};
 use halloo_wire::inner::Kind;
 use halloo_wire::limits::MAX_TEXT;
 use halloo_wire::peer::{Found, Receipt};
-use halloo_wire::{CapabilityToken, DeviceId, InstanceId, MessageId, Nonce, Seq};
+use halloo_wire::{CapabilityToken, DeviceId, InstanceId, MessageId, Nonce, Seq, StreamId};
 
 use super::incoming::Origin;
 use super::{Context, META_RUN, Messenger, Output, party};
@@ -86,6 +86,8 @@ pub(crate) struct DueAck {
 
 /// What a direct connection has to carry.
 pub(crate) struct ByLink {
+    /// The stream that all this is in.
+    pub(crate) stream: StreamId,
     /// The acknowledgement that is due.
     pub(crate) ack: Option<DueAck>,
     /// The first place that is not acknowledged.
@@ -273,16 +275,23 @@ impl Messenger {
         self.encrypt(cx, fp, rows)
     }
 
-    /// Everything that a direct connection needs to know, in one transaction.
+    /// Everything that a direct connection needs to know, in one transaction. `written` is the last
+    /// place that it has carried, and its stream.
     pub(crate) fn depart_by_link(
         &mut self,
         cx: &mut Context<'_>,
         fp: &Fingerprint,
-        after: Seq,
+        written: Option<(StreamId, Seq)>,
         limit: usize,
     ) -> Result<ByLink, StoreError> {
-        let departure = self.depart(cx, fp, after, limit)?;
-        Ok(ByLink { ack: self.due_ack(cx, fp)?, first: cx.db.first_unacked(fp)?, departure })
+        let stream = cx.db.contact(fp)?.map_or(StreamId(0), |row| row.stream);
+        // Another stream may have begun since, or what was written be wanted under fresh keys:
+        // ciphertexts are made in the order of the stream, whichever way they go.
+        let after = written.filter(|(of, _)| *of == stream).map_or(Seq(0), |(_, seq)| seq);
+        let not_made = cx.db.first_without_inner(fp)?.map(|seq| Seq(seq.0.saturating_sub(1)));
+        let departure = self.depart(cx, fp, not_made.map_or(after, |seq| seq.min(after)), limit)?;
+        let (ack, first) = (self.due_ack(cx, fp)?, cx.db.first_unacked(fp)?);
+        Ok(ByLink { stream, ack, first, departure })
     }
 
     /// To whom messages have been accepted since it was asked.
@@ -535,13 +544,18 @@ impl Messenger {
             Ordering::Greater => return self.set_back(cx, row, ack.stream),
         }
         let first = cx.db.first_unacked(fp)?.unwrap_or(Seq(row.next_seq));
-        if ack.next <= first {
-            return Ok(());
-        }
-        let written = cx.db.transcript(fp, Seq(ack.next.0 - 1))?;
+        let written = match ack.next.cmp(&first) {
+            Ordering::Less => return Ok(()),
+            // Nothing is new, if it is what we know.
+            Ordering::Equal => Some(cx.db.transcript_before(fp, first)?),
+            Ordering::Greater => cx.db.transcript(fp, Seq(ack.next.0 - 1))?,
+        };
         if written != Some(ack.transcript) {
             let stream = row.stream;
             return self.set_back(cx, row, stream);
+        }
+        if ack.next == first {
+            return Ok(());
         }
         cx.db.set_acked_transcript(fp, ack.transcript)?;
         let acked = cx.db.remove_acked(fp, ack.next)?;

@@ -17,7 +17,7 @@ use halloo_wire::node::{NodeFrame, StreamKind};
 use halloo_wire::peer::{
     Call, DropEnvelope, Found, KnockMessage, LookUp, PeerError, Receipt, Response,
 };
-use halloo_wire::{CapabilityToken, Seq};
+use halloo_wire::{CapabilityToken, Seq, StreamId};
 use tokio::sync::{Notify, oneshot};
 use tokio::task::JoinSet;
 use tokio_util::task::AbortOnDropHandle;
@@ -85,8 +85,8 @@ struct Courier {
 struct Stream {
     connection: usize,
     send: SendStream,
-    /// The last place that was written.
-    upto: Seq,
+    /// The last place that was written, and the stream that it is in.
+    written: Option<(StreamId, Seq)>,
 }
 
 /// What became of leaving everything at the contact's peer.
@@ -245,7 +245,7 @@ impl Courier {
             let mut send = link.connection.open_uni().await.map_err(|_| Trouble::LinkLost)?;
             let kind = [StreamKind::Messages.to_byte()];
             send.write_all(&kind).await.map_err(|_| Trouble::LinkLost)?;
-            self.stream = Some(Stream { connection: link.id(), send, upto: Seq(0) });
+            self.stream = Some(Stream { connection: link.id(), send, written: None });
             self.schedule.link_began();
         }
         let written = self.write_all().await;
@@ -259,9 +259,11 @@ impl Courier {
     async fn write_all(&mut self) -> Result<Option<Seq>, Trouble> {
         let (net, contact) = (Arc::clone(&self.net), self.contact);
         loop {
-            let Some(upto) = self.stream.as_ref().map(|s| s.upto) else { return Ok(None) };
-            let by_link =
-                net.store.run(move |m, cx| m.depart_by_link(cx, &contact, upto, PORTION)).await?;
+            let Some(written) = self.stream.as_ref().map(|s| s.written) else { return Ok(None) };
+            let by_link = net
+                .store
+                .run(move |m, cx| m.depart_by_link(cx, &contact, written, PORTION))
+                .await?;
             self.hear();
             let Some(stream) = &mut self.stream else { return Ok(None) };
             if let Some(due) = by_link.ack {
@@ -280,7 +282,7 @@ impl Courier {
                         crash::point("link-before-write");
                         write(&mut stream.send, &NodeFrame::Inner(message.inner)).await?;
                         crash::point("link-after-write");
-                        stream.upto = message.seq;
+                        stream.written = Some((by_link.stream, message.seq));
                     }
                     if all {
                         // Behind what is in the stream: each was encrypted after it.

@@ -9,7 +9,7 @@ use halloo_e2ee::UnixTime;
 use halloo_identity::{Address, Fingerprint, Identity, PeerHost, Seeds};
 use halloo_wire::content::PeerHint;
 use halloo_wire::peer::Found;
-use halloo_wire::{InstanceId, Seq};
+use halloo_wire::{InstanceId, Seq, StreamId};
 use rusqlite::{Connection, OpenFlags};
 
 use super::disk::{Disk, Image};
@@ -54,7 +54,7 @@ pub(super) struct Running {
 pub(super) struct Courier {
     pub(super) schedule: Schedule,
     /// The connection that it writes on, and how far it has written.
-    pub(super) writing: Option<(u64, Seq)>,
+    pub(super) writing: Option<(u64, Option<(StreamId, Seq)>)>,
     pub(super) wake_at: Option<Duration>,
     pub(super) carrying: Option<(Trust, Work)>,
     /// Woken while it was carrying.

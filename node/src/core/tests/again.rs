@@ -312,3 +312,33 @@ fn a_late_word_of_the_stream_before_lets_nothing_go_that_waits_for_its_turn() {
     assert_eq!(mailbox(2, one), [EnvelopeId(2), EnvelopeId(3)]);
     assert_eq!(b.texts(), ["one", "two"]);
 }
+
+#[test]
+fn a_stream_that_begins_again_goes_on_a_connection_from_its_first_place() {
+    let (mut a, mut b) = contacts();
+    let (fp, from) = (b.fp(), a.fp());
+    let mut written = None;
+    let mut by_link = |a: &mut Side, b: &mut Side| {
+        let by_link = a.run(|m, cx| m.depart_by_link(cx, &fp, written, 100)).unwrap();
+        let Departure::Ready(ready) = by_link.departure else { return false };
+        for one in ready {
+            written = Some((by_link.stream, one.seq));
+            directly(b, from, &one.inner);
+        }
+        true
+    };
+    say(&mut a, &b, "before", 5);
+    assert!(by_link(&mut a, &mut b));
+    acknowledge(&mut b, &mut a);
+
+    begin_again(&mut a, &b);
+    let said = say(&mut a, &b, "after", 2);
+    if !by_link(&mut a, &mut b) {
+        let found = b.found();
+        a.run(|m, cx| m.take_bundle(cx, &fp, &found)).unwrap();
+        assert!(by_link(&mut a, &mut b));
+    }
+    assert!(b.texts().ends_with(&texts_of(&said)));
+    acknowledge(&mut b, &mut a);
+    assert_eq!(a.run(|_, cx| cx.db.outbox_len(&fp)).unwrap(), 0);
+}

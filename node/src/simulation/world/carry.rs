@@ -77,13 +77,14 @@ impl World {
         let fp = self.fp(contact);
         self.courier(node, contact, |c| {
             if c.writing.is_none_or(|(id, _)| id != link) {
-                c.writing = Some((link, Seq(0)));
+                c.writing = Some((link, None));
                 c.schedule.link_began();
             }
         });
         loop {
-            let upto = self.courier(node, contact, |c| c.writing).flatten().map_or(Seq(0), |w| w.1);
-            let by_link = self.on(node, move |m, cx| m.depart_by_link(cx, &fp, upto, PORTION))?;
+            let written = self.courier(node, contact, |c| c.writing).flatten().and_then(|w| w.1);
+            let by_link =
+                self.on(node, move |m, cx| m.depart_by_link(cx, &fp, written, PORTION))?;
             if let Some(due) = by_link.ack {
                 let now = self.instant();
                 let suffices = self.courier(node, contact, |c| {
@@ -104,7 +105,9 @@ impl World {
                     let all = ready.len() < PORTION;
                     for one in ready {
                         self.ledger.left(node, contact, &one.inner);
-                        self.courier(node, contact, |c| c.writing = Some((link, one.seq)));
+                        self.courier(node, contact, |c| {
+                            c.writing = Some((link, Some((by_link.stream, one.seq))));
+                        });
                         self.write(node, contact, link, Frame::Inner(one.inner));
                     }
                     if all {
