@@ -38,8 +38,9 @@ use rustls::{
 /// connection is for.
 pub(crate) const SERVER_NAME: &str = "halloo";
 
-/// Sessions that a rendezvous peer remembers for resumption: about 1 KB each. The oldest are
-/// forgotten, and their holders make a full handshake.
+/// Sessions that a rendezvous peer remembers for resumption: up to 2 KB of memory each, with the
+/// certificate that a client has shown. The oldest are forgotten, and their holders make a full
+/// handshake.
 const SERVER_SESSIONS: usize = 8192;
 /// Tickets per connection. Each is good for one later connection, which brings the next ones, if
 /// it lives for the round trip that they take.

@@ -98,6 +98,11 @@ impl Disk {
         self.lock().trouble.dies_in == Some(0)
     }
 
+    /// Whether it does not sync.
+    pub(super) fn syncs_fail(&self) -> bool {
+        self.lock().trouble.no_sync
+    }
+
     /// The machine starts again after its power was lost, or its process was killed.
     pub(super) fn restart(&self, power_lost: Option<&mut Rng>) {
         let mut it = self.lock();

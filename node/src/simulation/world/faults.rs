@@ -35,6 +35,9 @@ impl World {
                 self.die(node);
             }
             Fault::Clock { node, seconds } => self.nodes[node].clock = seconds,
+            // Not while syncs fail: what was refused then may be in such a state, and be said again
+            // under another name in the time that is forgotten.
+            Fault::Remember { node } if self.nodes[node].disk.syncs_fail() => {}
             Fault::Remember { node } => {
                 self.remembered = Some(self.nodes[node].disk.image());
                 self.ledger.remembered(node);
