@@ -496,7 +496,7 @@ impl Messenger {
         for i in candidates {
             // A refused message leaves the session as it was.
             match sessions[i].decrypt_checked(inner, parties) {
-                Ok(plain) => return Ok((sessions.remove(i), Origin::Known, plain)),
+                Ok(plain) => return Ok((sessions.remove(i), Origin::Known(i), plain)),
                 Err(e) => whys.push(e),
             }
         }
@@ -720,8 +720,8 @@ fn unreadable(kind: Kind, whys: &[DecryptError]) -> Refusal {
 /// Where a session comes from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Origin {
-    /// It was in the store.
-    Known,
+    /// It was in the store, behind so many others.
+    Known(usize),
     /// It has just begun.
     Begun,
 }

@@ -242,10 +242,11 @@ impl Messenger {
         origin: Origin,
     ) -> Result<(), StoreError> {
         let kept = self.sessions.entry(*fp).or_default();
-        let waits = origin == Origin::Known && kept.first().is_some_and(|s| !s.has_heard());
+        let waits = matches!(origin, Origin::Known(1..))
+            && kept.first().is_some_and(|fresh| !fresh.has_heard());
         cx.db.put_session(fp, &session.id(), &session.to_bytes(), !waits)?;
         match origin {
-            Origin::Known => kept.insert(usize::from(waits), session),
+            Origin::Known(_) => kept.insert(usize::from(waits), session),
             // The store keeps a few: read again which ones.
             Origin::Begun => {
                 self.sessions.remove(fp);

@@ -568,3 +568,24 @@ fn what_has_been_encrypted_once_cannot_be_taken_back() {
     settle(&mut a, &mut b);
     assert_eq!(b.texts(), ["hello"]);
 }
+
+#[test]
+fn a_session_that_speaks_and_is_answered_goes_on_speaking() {
+    let (mut a, mut b) = contacts();
+    let (fp, from) = (b.fp(), a.fp());
+    // One that was begun and never answered, and one that has taken its place.
+    let (to_b, to_a) = (b.found(), a.found());
+    let lost = a.run(|m, cx| m.make_resend(cx, &fp, &to_b)).unwrap();
+    drop(lost);
+    let asked = b.run(|m, cx| m.make_resend(cx, &from, &to_a)).unwrap().unwrap();
+    directly(&mut a, fp, &asked);
+    let speaking = |a: &mut Side| a.run(|m, cx| Ok::<_, StoreError>(m.sessions(cx, &fp)?[0].id()));
+    let first = speaking(&mut a).unwrap();
+
+    send(&mut b, &a, "an answer");
+    carry(&mut b, &mut a);
+    assert_eq!(a.texts(), ["an answer"]);
+    assert_eq!(speaking(&mut a).unwrap(), first);
+    a.restart();
+    assert_eq!(speaking(&mut a).unwrap(), first);
+}
