@@ -42,8 +42,8 @@ pub(crate) struct Arrival {
     envelope: Option<EnvelopeId>,
 }
 
-/// The wait between two such requests doubles so often while nothing comes of them, to four hours; then
-/// they end.
+/// The wait between two such requests doubles so often while nothing comes of them, to four hours;
+/// then they end.
 const MAX_DOUBLED: u32 = 8;
 
 /// What has come before its turn from one contact.
@@ -82,7 +82,7 @@ enum Verdict {
     Held,
     /// Too early to be held: it, or the one at this place that was held so far, stays where it is;
     /// nothing is acknowledged.
-    PassedOver(StreamId, Seq),
+    PassedOver((StreamId, Seq)),
 }
 
 /// Why an arrival is refused. It changes nothing.
@@ -215,9 +215,9 @@ impl Messenger {
                 }
                 Ok(Verdict::Done) => ingested.done.extend(envelope),
                 Ok(Verdict::Held) => {}
-                Ok(Verdict::PassedOver(stream, seq)) => {
-                    let first = self.passed_over.entry(from).or_insert((stream, seq));
-                    *first = (stream, seq).min(*first);
+                Ok(Verdict::PassedOver(place)) => {
+                    let first = self.passed_over.entry(from).or_insert(place);
+                    *first = place.min(*first);
                 }
                 Err(Failure::Store(e)) => return Err(e),
                 Err(Failure::Refused(reason)) => {
@@ -293,7 +293,7 @@ impl Messenger {
             Ok(()) if arrival.inner.kind.is_sequenced() => Ok(Verdict::Read),
             Ok(()) => Ok(Verdict::Done),
             Err(Failure::Refused(Refusal::TooFarAhead)) if early && arrival.authorized => {
-                Ok(Verdict::PassedOver(route.stream, route.seq))
+                Ok(Verdict::PassedOver((route.stream, route.seq)))
             }
             Err(e) => Err(e),
         }
@@ -314,7 +314,7 @@ impl Messenger {
             // Those whose turn comes first are kept. Trying to read takes longest, so it is last.
             let last = held.last_key_value().is_some_and(|(k, _)| *k <= place);
             if arrival.authorized && held.len() >= MAX_HELD && last {
-                return Ok(Verdict::PassedOver(place.0, place.1));
+                return Ok(Verdict::PassedOver(place));
             }
             if let Some(same) = held.get_mut(&place).filter(|h| h.inner == arrival.inner) {
                 *same = arrival;
@@ -326,7 +326,7 @@ impl Messenger {
             Ok(_) => {}
             Err(Failure::Store(e)) => return Err(e.into()),
             Err(Failure::Refused(Refusal::TooFarAhead)) if arrival.authorized => {
-                return Ok(Verdict::PassedOver(place.0, place.1));
+                return Ok(Verdict::PassedOver(place));
             }
             Err(Failure::Refused(_)) => return Err(Refusal::Early.into()),
         }
@@ -334,9 +334,9 @@ impl Messenger {
         let Held { held, .. } = self.held.entry(from).or_insert(Held::new(now));
         held.insert(place, arrival);
         if held.len() > MAX_HELD
-            && let Some(((stream, seq), _)) = held.pop_last()
+            && let Some((last, _)) = held.pop_last()
         {
-            return Ok(Verdict::PassedOver(stream, seq));
+            return Ok(Verdict::PassedOver(last));
         }
         Ok(Verdict::Held)
     }

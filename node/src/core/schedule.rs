@@ -3,7 +3,7 @@
 //!
 //! With a direct connection everything goes there. What is not acknowledged within [`PATIENCE`], or
 //! without a connection, is left at the contact's peer too. Attempts that fail are repeated after a
-//! wait that doubles. Nothing here has to outlive the process: what is unacknowledged stands in the
+//! wait that grows. Nothing here has to outlive the process: what is unacknowledged stands in the
 //! store, and what is sent twice arrives once.
 
 use std::time::{Duration, Instant};
