@@ -27,7 +27,7 @@ use rustls::crypto::aws_lc_rs::{self, kx_group};
 use rustls::crypto::{CryptoProvider, WebPkiSupportedAlgorithms, verify_tls13_signature};
 use rustls::pki_types::{CertificateDer, PrivatePkcs8KeyDer, ServerName, UnixTime};
 use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
-use rustls::server::{NoServerSessionStorage, ServerSessionMemoryCache};
+use rustls::server::{NoServerSessionStorage, ServerSessionMemoryCache, StoresServerSessions};
 use rustls::sign::{CertifiedKey, SingleCertAndKey};
 use rustls::{
     CertificateError, ClientConfig, DigitallySignedStruct, DistinguishedName, Error, OtherError,
@@ -38,10 +38,12 @@ use rustls::{
 /// connection is for.
 pub(crate) const SERVER_NAME: &str = "halloo";
 
-/// Sessions that a rendezvous peer remembers for resumption: up to 2 KB of memory each, with the
-/// certificate that a client has shown. The oldest are forgotten, and their holders make a full
-/// handshake.
+/// Sessions that a rendezvous peer remembers for resumption. The oldest are forgotten, and their
+/// holders make a full handshake.
 const SERVER_SESSIONS: usize = 8192;
+/// The longest session that is remembered, in bytes as rustls writes it. An anonymous one has some
+/// 100; the chain of a device makes it longer than this.
+const LONGEST_SESSION: usize = 256;
 /// Tickets per connection. Each is good for one later connection, which brings the next ones, if
 /// it lives for the round trip that they take.
 const SERVER_TICKETS: usize = 2;
@@ -93,15 +95,40 @@ pub(crate) fn node_server(credentials: Credentials) -> ServerConfig {
 /// What a rendezvous peer is as a server: certificates of clients are optional, and early data is
 /// taken.
 ///
-/// Sessions are kept in memory and used once, which is what makes a replay of early data fail
-/// while the session is in the table; it is the reason to have no stateless tickets.
+/// Sessions of anonymous clients are kept in memory and used once, which is what makes a replay of
+/// early data fail while the session is in the table; it is the reason to have no stateless
+/// tickets. A client that shows a device gets no ticket.
 pub(crate) fn peer_server(credentials: Credentials) -> ServerConfig {
     let mut config = server(credentials, ClientCertificate::Optional, ALPN_PEER);
-    config.session_storage = ServerSessionMemoryCache::new(SERVER_SESSIONS);
+    config.session_storage =
+        Arc::new(AnonymousSessions(ServerSessionMemoryCache::new(SERVER_SESSIONS)));
     config.send_tls13_tickets = SERVER_TICKETS;
     // QUIC knows only this value and 0.
     config.max_early_data_size = u32::MAX;
     config
+}
+
+/// Keeps sessions without a certificate. One with it would take ten times the memory, and nodes
+/// prove their device anew in every connection.
+#[derive(Debug)]
+struct AnonymousSessions(Arc<ServerSessionMemoryCache>);
+
+impl StoresServerSessions for AnonymousSessions {
+    fn put(&self, key: Vec<u8>, value: Vec<u8>) -> bool {
+        value.len() <= LONGEST_SESSION && self.0.put(key, value)
+    }
+
+    fn get(&self, key: &[u8]) -> Option<Vec<u8>> {
+        self.0.get(key)
+    }
+
+    fn take(&self, key: &[u8]) -> Option<Vec<u8>> {
+        self.0.take(key)
+    }
+
+    fn can_cache(&self) -> bool {
+        self.0.can_cache()
+    }
 }
 
 fn server(credentials: Credentials, client: ClientCertificate, alpn: &[u8]) -> ServerConfig {

@@ -1,7 +1,5 @@
 //! Early data: requests that are under way before the first round trip, and those that are not.
 
-use halloo_wire::peer::Register;
-
 use super::proxy::Wire;
 use super::*;
 use crate::config::Tokens;
@@ -131,46 +129,26 @@ async fn a_drop_that_somebody_sends_in_early_data_is_kept_back() {
 }
 
 #[tokio::test]
-async fn a_device_that_resumes_is_known_before_it_registers() {
-    let (peer, identity) = (TestPeer::new(), Identity::generate());
-    let wire = Wire::to(peer.addr()).await;
-    // Nodes do not do this; another program might.
-    let raw = raw_endpoint(None);
-    let own = tls::node_credentials(&identity).unwrap();
-    let mut tls = tls::peer_client(peer.pinned(), Some(own));
-    tls.resumption = rustls::client::Resumption::in_memory_sessions(1);
-    tls.enable_early_data = true;
-    let config = config::peer_client(tls, Tokens::Keep);
-    let dial = || raw.connect_with(config.clone(), wire.addr(), tls::SERVER_NAME).unwrap();
-    let (first, server) = tokio::join!(async { dial().await.unwrap() }, peer.accept());
-    let question = look_up();
-    let (_, ()) = tokio::join!(ask_raw(&first, &question), async {
-        server.accept_request().await.unwrap().responder.send(&found()).await.unwrap();
-    });
-
-    wire.hold();
-    let (second, _accepted) = dial().into_0rtt().map_err(drop).unwrap();
-    let register = Request {
-        session: None,
-        call: Call::Register(Register {
-            device: DeviceId::FIRST,
-            counter: 1,
-            instance: Some(INSTANCE),
-            grants: Vec::new(),
-        }),
-    };
-    let asks = tokio::spawn({
-        let register = register.clone();
-        async move { ask_raw(&second, &register).await }
-    });
-    let server = peer.accept().await;
-    assert!(server.device().is_none(), "it came in early data");
-    wire.release();
-    let request = server.accept_request().await.unwrap();
-    assert!(is_call(&request, &register));
-    assert_eq!(server.device().unwrap().passport.fingerprint(), identity.fingerprint());
-    request.responder.send(&Response::Done).await.unwrap();
-    assert_eq!(asks.await.unwrap(), Response::Done);
+async fn a_device_gets_no_ticket() {
+    let own = tls::node_credentials(&Identity::generate()).unwrap();
+    for shows_device in [true, false] {
+        let (peer, raw) = (TestPeer::new(), raw_endpoint(None));
+        // Nodes do not keep tickets of such connections; another program might.
+        let mut tls = tls::peer_client(peer.pinned(), shows_device.then(|| own.clone()));
+        tls.resumption = rustls::client::Resumption::in_memory_sessions(1);
+        tls.enable_early_data = true;
+        let config = config::peer_client(tls, Tokens::Keep);
+        let dial = || raw.connect_with(config.clone(), peer.addr(), tls::SERVER_NAME).unwrap();
+        let (first, server) = tokio::join!(async { dial().await.unwrap() }, peer.accept());
+        assert_eq!(server.device().is_some(), shows_device);
+        // Tickets would have come before the answer.
+        let question = look_up();
+        let (response, ()) = tokio::join!(ask_raw(&first, &question), async {
+            server.accept_request().await.unwrap().responder.send(&found()).await.unwrap();
+        });
+        assert_eq!(response, found());
+        assert_eq!(dial().into_0rtt().is_ok(), !shows_device);
+    }
 }
 
 #[tokio::test]
