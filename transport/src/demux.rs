@@ -22,6 +22,8 @@ pub(crate) const PROBE_QUEUE: usize = 256;
 /// Datagrams of rendezvous peers that wait for their reader. A node asks a few dozen questions at
 /// a time.
 pub(crate) const PEER_QUEUE: usize = 256;
+/// Datagrams of parked registrations that wait for their reader. What is lost is rung again.
+pub(crate) const PARKED_QUEUE: usize = 256;
 
 /// A datagram for a reader outside of QUIC.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -46,6 +48,8 @@ pub struct DatagramStats {
     pub relay: u64,
     /// Small datagrams between node and rendezvous peer.
     pub peer: u64,
+    /// Datagrams of parked registrations.
+    pub parked: u64,
     /// Datagrams of no known kind, or larger than their kind allows: dropped.
     pub unknown: u64,
     /// QUIC datagrams of strangers that were dropped (see [`Strangers`](crate::Strangers)).
@@ -55,6 +59,9 @@ pub struct DatagramStats {
     /// Datagrams of the kind `peer` that were dropped because nobody reads them, or not fast
     /// enough.
     pub peer_dropped: u64,
+    /// Datagrams of parked registrations that were dropped because nobody reads them, or not fast
+    /// enough.
+    pub parked_dropped: u64,
     /// Relay frames that were dropped: on a channel of no route, from somewhere else than the
     /// route's rendezvous peer, or at a rendezvous peer with nowhere to go.
     pub relay_dropped: u64,
@@ -94,6 +101,7 @@ impl Count {
 pub(crate) struct Demux {
     pub(crate) probes: Tap<Arrived>,
     pub(crate) peers: Tap<Arrived>,
+    pub(crate) parked: Tap<Arrived>,
     pub(crate) quic: Count,
     pub(crate) relay: Count,
     pub(crate) unknown: Count,
@@ -113,10 +121,12 @@ impl Demux {
             probe: self.probes.seen.get(),
             relay: self.relay.get(),
             peer: self.peers.seen.get(),
+            parked: self.parked.seen.get(),
             unknown: self.unknown.get(),
             refused: self.refused.get(),
             probe_dropped: self.probes.dropped.get(),
             peer_dropped: self.peers.dropped.get(),
+            parked_dropped: self.parked.dropped.get(),
             relay_dropped: self.relay_dropped.get(),
             forwarded: self.forwarded.get(),
             queue_dropped: self.queue_dropped.get(),

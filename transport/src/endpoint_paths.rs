@@ -8,7 +8,7 @@ use std::sync::atomic::Ordering;
 use halloo_wire::path::SocketId;
 use tokio::sync::mpsc;
 
-use crate::demux::{Arrived, PEER_QUEUE, PROBE_QUEUE};
+use crate::demux::{Arrived, PARKED_QUEUE, PEER_QUEUE, PROBE_QUEUE};
 use crate::endpoint::Endpoint;
 use crate::forward::Forward;
 use crate::route::Route;
@@ -85,6 +85,12 @@ impl Endpoint {
     /// forwarder.
     pub fn take_peer_datagrams(&self) -> Option<mpsc::Receiver<Arrived>> {
         self.socket().demux.peers.take(PEER_QUEUE)
+    }
+
+    /// What comes for parked registrations, 256 datagrams at most at a time. `None` when they have
+    /// been taken; until then they are dropped. Nothing comes where there is a forwarder.
+    pub fn take_parked_datagrams(&self) -> Option<mpsc::Receiver<Arrived>> {
+        self.socket().demux.parked.take(PARKED_QUEUE)
     }
 
     /// From where contacts' QUIC came though nobody has authenticated the address, 64 reports at

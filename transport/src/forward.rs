@@ -19,9 +19,10 @@ pub trait Forward: Send + Sync {
         datagrams: usize,
     ) -> Forwarded;
 
-    /// What is answered to a datagram of the kind
-    /// [`peer_datagram`](halloo_wire::peer_datagram), which came to the second port or the first.
-    /// It has not been decoded. Echo requests never come from a tunnel.
+    /// What is answered to a datagram of the kinds
+    /// [`peer_datagram`](halloo_wire::peer_datagram), which came to the second port or the first,
+    /// and [`parked`](halloo_wire::parked), which came to the first. It has not been decoded. Echo
+    /// requests and parked datagrams never come from a tunnel.
     fn peer_datagram(&self, source: SocketAddr, from_second: bool, datagram: &[u8]) -> Vec<Reply>;
 }
 

@@ -5,8 +5,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use halloo_identity::peer_fingerprint_of_cert;
-use halloo_wire::PeerFingerprint;
 use halloo_wire::peer::{Control, Push, Request, Response};
+use halloo_wire::{PeerFingerprint, RowId};
 use quinn::{Connection, ZeroRttAccepted};
 use tokio::sync::{Mutex, watch};
 use tokio::time::{Instant, timeout, timeout_at};
@@ -18,6 +18,7 @@ use crate::error::{
 };
 use crate::message::{MessageReader, MessageWriter, ReadFault, WriteFault, encode_within_limits};
 use crate::node_conn::certificates;
+use crate::parking::ParkingKey;
 use crate::tls::PeerTrust;
 use crate::udp::canonical;
 
@@ -248,6 +249,11 @@ impl PeerConnection {
     /// The estimated time of a round trip.
     pub fn rtt(&self) -> Duration {
         self.inner.connection.rtt()
+    }
+
+    /// The key of the parked registration with this row: the one that the peer has too.
+    pub fn parking_key(&self, row: RowId) -> ParkingKey {
+        ParkingKey::export(&self.inner.connection, row)
     }
 
     /// Datagrams that have come on this connection. Whoever waits for an answer sees by it that the

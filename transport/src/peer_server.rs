@@ -4,8 +4,8 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use halloo_identity::PresentedDevice;
-use halloo_wire::DecodeError;
 use halloo_wire::peer::{Control, Push, Request, Response};
+use halloo_wire::{DecodeError, RowId};
 use quinn::{Connection, RecvStream, SendStream, ZeroRttAccepted};
 use tokio::sync::{Mutex, watch};
 use tokio::task::JoinSet;
@@ -18,6 +18,7 @@ use crate::error::{
 use crate::incoming::{HalfOpen, Source};
 use crate::message::{MessageReader, MessageWriter, ReadFault, WriteFault, encode_within_limits};
 use crate::node_conn::certificates;
+use crate::parking::ParkingKey;
 use crate::tls::presented_device;
 use crate::udp::canonical;
 
@@ -170,6 +171,11 @@ impl ServerConnection {
     /// who asks how much, not for sending to.
     pub fn origin(&self) -> SocketAddr {
         self.source.origin.unwrap_or_else(|| self.remote_addr())
+    }
+
+    /// The key of the parked registration with this row: the one that the node has too.
+    pub fn parking_key(&self, row: RowId) -> ParkingKey {
+        ParkingKey::export(&self.connection, row)
     }
 
     /// A number that tells this connection from all others of the endpoint, while it lives.

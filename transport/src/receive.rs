@@ -9,7 +9,7 @@ use std::time::Instant;
 use bytes::Bytes;
 use halloo_wire::ChannelId;
 use halloo_wire::datagram::{Class, RELAY_HEADER, classify};
-use halloo_wire::limits::MAX_PROBE;
+use halloo_wire::limits::{MAX_PARKED, MAX_PROBE};
 use halloo_wire::path::{DirectPath, SocketId};
 use halloo_wire::peer_datagram::PeerDatagram;
 use quinn::udp::{EcnCodepoint, RecvMeta, Transmit};
@@ -115,6 +115,15 @@ impl PathSocket {
             Class::Peer if fits(datagram, PeerDatagram::MAX) => match self.forward.get() {
                 Some(forward) => self.answer(&**forward, source.remote, false, datagram),
                 None => self.demux.peers.hand_on(arrived),
+            },
+            Class::Parked if fits(datagram, MAX_PARKED) && !tunnelled => match self.forward.get() {
+                Some(forward) => {
+                    self.demux.parked.seen.add(1);
+                    for reply in forward.peer_datagram(source.remote, false, datagram) {
+                        self.reply(&reply);
+                    }
+                }
+                None => self.demux.parked.hand_on(arrived),
             },
             Class::Relay => match (channel_of(datagram), self.forward.get()) {
                 (Some(channel), Some(forward)) => {

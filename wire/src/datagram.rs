@@ -8,9 +8,10 @@
 //! probe  0x04 | version 1 | key id 8 | sealed, at most 70 bytes       at most 80 bytes in all
 //! relay  0x05 | channel 8 | one QUIC datagram                         never nested
 //! peer   0x06 | version 1 | ...                        between node and rendezvous peer
+//! parked 0x07 | version 1 | kind 1 | row 8 | counter 8 | ...            the same, sealed
 //! ```
 //!
-//! The last kind is in [`peer_datagram`](crate::peer_datagram).
+//! The last two kinds are in [`peer_datagram`](crate::peer_datagram) and [`parked`](crate::parked).
 
 use crate::codec::{DecodeError, Reader, Writer};
 use crate::ids::ChannelId;
@@ -19,6 +20,7 @@ use crate::limits::{MAX_DATAGRAM, MAX_PROBE};
 const TYPE_PROBE: u8 = 0x04;
 const TYPE_RELAY: u8 = 0x05;
 pub(crate) const TYPE_PEER: u8 = 0x06;
+pub(crate) const TYPE_PARKED: u8 = 0x07;
 /// Bytes in front of a relayed datagram.
 pub const RELAY_HEADER: usize = 9;
 /// Version of the datagrams in this module.
@@ -35,6 +37,8 @@ pub enum Class {
     Relay,
     /// A small datagram between a node and a rendezvous peer.
     Peer,
+    /// A datagram of a parked registration.
+    Parked,
     /// Anything else: dropped and counted.
     Unknown,
 }
@@ -46,6 +50,7 @@ pub fn classify(datagram: &[u8]) -> Class {
         Some(&TYPE_PROBE) => Class::Probe,
         Some(&TYPE_RELAY) => Class::Relay,
         Some(&TYPE_PEER) => Class::Peer,
+        Some(&TYPE_PARKED) => Class::Parked,
         _ => Class::Unknown,
     }
 }

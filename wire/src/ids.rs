@@ -251,6 +251,11 @@ impl ChannelId {
     }
 }
 
+/// One parked registration at one run of a rendezvous peer: where its row lies, and random bits. It
+/// is in the clear in every datagram, and opens nothing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct RowId(pub u64);
+
 impl fmt::Debug for ChannelId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "ChannelId(…, {:?})", self.side())

@@ -9,7 +9,7 @@
 //! | node and node, end to end | sealed envelopes that a peer may keep for a while | [`envelope`], [`inner`], [`content`], [`prekey`] |
 //!
 //! Datagrams that are not QUIC share the same UDP port and are told apart by their first byte
-//! ([`datagram`], [`peer_datagram`]).
+//! ([`datagram`], [`peer_datagram`], [`parked`]).
 //!
 //! Two encodings are used. Control messages, which are never signed or hashed, are
 //! [postcard](https://postcard.jamesmunns.com/wire-format): compact and derived. Everything that
@@ -28,6 +28,7 @@ pub mod ids;
 pub mod inner;
 pub mod limits;
 pub mod node;
+pub mod parked;
 pub mod path;
 pub mod peer;
 pub mod peer_datagram;
@@ -36,7 +37,7 @@ pub mod prekey;
 pub use codec::{DecodeError, Reader, Writer};
 pub use ids::{
     CapabilityId, CapabilityToken, ChannelId, DeviceId, EnvelopeId, Fingerprint, InstanceId,
-    MessageId, Nonce, PeerFingerprint, RoundId, Seq, SessionId, Side, StreamId, Transcript,
+    MessageId, Nonce, PeerFingerprint, RoundId, RowId, Seq, SessionId, Side, StreamId, Transcript,
 };
 
 /// Application protocol of a connection between a node and a rendezvous peer.
@@ -47,3 +48,7 @@ pub const ALPN_PEER: &[u8] = b"halloo-peer/2";
 
 /// Application protocol of a direct connection between two nodes. See [`ALPN_PEER`].
 pub const ALPN_NODE: &[u8] = b"halloo/1";
+
+/// Label of the TLS exporter (RFC 8446, 7.5) that gives both sides the key of a parked registration:
+/// 32 bytes, with the row's 8 bytes as context.
+pub const PARKING_LABEL: &[u8] = b"EXPORTER-halloo-parked/1";

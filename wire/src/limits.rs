@@ -64,5 +64,11 @@ pub const MAX_CHANNEL_NAME: usize = 64;
 
 /// Largest datagram that is not QUIC: what one Ethernet frame carries over IPv4 and UDP.
 pub const MAX_DATAGRAM: usize = 1472;
+/// Largest datagram of a parked registration: what every path carries over IPv6 and UDP.
+pub const MAX_PARKED: usize = 1232;
+/// Datagrams in which one ring comes.
+pub const MAX_RING_PARTS: u8 = 4;
+/// Envelopes that one keepalive lets the peer forget.
+pub const MAX_TAKEN: usize = 16;
 /// Largest probe. Probes are the smallest thing that opens a hole, so that they cannot amplify.
 pub const MAX_PROBE: usize = 80;

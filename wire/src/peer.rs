@@ -16,7 +16,7 @@ use crate::codec::{DecodeError, decode_control, encode_control};
 use crate::datagram::{Class, classify};
 use crate::envelope::Lane;
 use crate::ids::{
-    CapabilityId, CapabilityToken, ChannelId, DeviceId, EnvelopeId, Fingerprint, InstanceId,
+    CapabilityId, CapabilityToken, ChannelId, DeviceId, EnvelopeId, Fingerprint, InstanceId, RowId,
     SessionId,
 };
 use crate::limits::{
@@ -63,6 +63,9 @@ pub enum Call {
     /// Names more addresses at which the device receives. Replaces those named before. Needs a
     /// session.
     Attest(Vec<Attested>),
+    /// Asks to be rung by datagrams ([`parked`](crate::parked)) when this connection has ended. Needs
+    /// a session, and a connection over UDP.
+    Park,
 }
 
 impl Call {
@@ -80,7 +83,8 @@ impl Call {
             | Self::Revoke(_)
             | Self::Peek { .. }
             | Self::Ack(_)
-            | Self::Attest(_) => true,
+            | Self::Attest(_)
+            | Self::Park => true,
             Self::Register(_) | Self::LookUp(_) | Self::Drop(_) | Self::Knock(_) => false,
         }
     }
@@ -208,6 +212,19 @@ pub enum Response {
     Knocked(Knocked),
     /// Refused.
     Refused(PeerError),
+    /// To [`Call::Park`].
+    Parked(Parked),
+}
+
+/// The content of [`Response::Parked`]. Both sides draw the key from TLS
+/// ([`PARKING_LABEL`](crate::PARKING_LABEL)).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Parked {
+    /// Stands in each datagram of the registration.
+    pub row: RowId,
+    /// Seconds without a keepalive after which the peer rings no more. What comes then waits for the
+    /// next visit.
+    pub silence_s: u16,
 }
 
 /// The content of [`Response::Registered`].
@@ -437,7 +454,7 @@ impl Control for Request {
                     && k.message.as_ref().is_none_or(|m| m.envelope.len() <= MAX_ENVELOPE)
             }
             Call::Attest(a) => a.len() <= MAX_ATTESTED,
-            Call::Peek { .. } | Call::LookUp(_) => true,
+            Call::Peek { .. } | Call::LookUp(_) | Call::Park => true,
         };
         if fits { Ok(()) } else { Err(DecodeError::TooLong) }
     }

@@ -42,6 +42,7 @@ fn wire() -> BTreeMap<String, Vec<u8>> {
         ("content.hex", "wire_content"),
         ("datagram.hex", "wire_datagram"),
         ("peer-datagram.hex", "wire_peer_datagram"),
+        ("parked.hex", "wire_parked"),
         ("envelope.hex", "wire_envelope"),
         ("inner.hex", "wire_inner"),
         ("prekey.hex", "wire_prekey"),
@@ -56,8 +57,10 @@ fn wire() -> BTreeMap<String, Vec<u8>> {
                 // The first byte chooses the kind.
                 ("wire_content", family) => {
                     let kinds = ["profile", "message", "ack", "resend", "ping", "safety"];
-                    let kind = kinds.iter().position(|&k| k == family).unwrap();
-                    [&[kind as u8][..], &bytes].concat()
+                    chosen(&kinds, family, &bytes)
+                }
+                ("wire_parked", family) => {
+                    chosen(&["datagram", "keepalive", "word"], family, &bytes)
                 }
                 // Decoders of frames and names begin after the length.
                 ("wire_node", "frame") => bytes[4..].to_vec(),
@@ -76,6 +79,11 @@ fn wire() -> BTreeMap<String, Vec<u8>> {
         seeds.insert(format!("wire_text/{name}"), text.into());
     }
     seeds
+}
+
+fn chosen(kinds: &[&str], kind: &str, bytes: &[u8]) -> Vec<u8> {
+    let kind = kinds.iter().position(|&k| k == kind).unwrap();
+    [&[kind as u8][..], bytes].concat()
 }
 
 /// What fixed identities sign, store and write.
@@ -206,6 +214,12 @@ fn peer() -> BTreeMap<String, Vec<u8>> {
     const PASS: u8 = 5;
     const EXPIRE: u8 = 6;
     const MAIL: u8 = 7;
+    const PARK: u8 = 0xe0;
+    const CLOSE: u8 = 0xe1;
+    const PARKED: u8 = 0xe2;
+    const KEEPALIVE: u8 = 0xe3;
+    // A keepalive from a place, with a cookie, that has heard some ring and has taken nothing.
+    let keepalive = |place: u8, cookie: u8, rung: u8| [KEEPALIVE, place, cookie, rung, 0, 1];
     // A frame of 1,200 bytes on the first channel, from a place, as the caller or the callee.
     let frame = |place: u8, side: u8| [FRAME, place, 2 | side, 4, 0xb0, 1];
     let answer = |place: u8, cookie: u8| [ANSWER, place, 2, cookie, 0];
@@ -222,7 +236,15 @@ fn peer() -> BTreeMap<String, Vec<u8>> {
         w.into_vec()
     };
     let revoke = Call::Revoke(vec![CapabilityToken([1; 32]).id()]);
+    let parked = [PARK, CLOSE, KNOCK, 1, PASS, 0, 60, CLOSE];
+    let taken = [[KEEPALIVE, 1, 0, 1, 1].as_slice(), &[0; 8], &[1]].concat();
+    let noise = [&[PARKED, 1, 0, 3][..], &[7, 1, 1]].concat();
     BTreeMap::from([
+        ("parked", [&parked[..], &keepalive(1, 0, 1), &taken, &noise].concat()),
+        (
+            "parked moves",
+            [&parked[..], &keepalive(4, 0, 0), &keepalive(4, 1, 0), &[KNOCK, 1]].concat(),
+        ),
         ("frames", [frame(2, 0), frame(1, 1)].concat()),
         ("moved", [&frame(5, 0)[..], &answer(5, 1), &frame(1, 1)].concat()),
         ("thief", [&frame(5, 0)[..], &answer(4, 1), &frame(1, 1)].concat()),

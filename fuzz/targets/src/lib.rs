@@ -49,6 +49,7 @@ targets! {
     wire_content
     wire_datagram
     wire_peer_datagram
+    wire_parked
     wire_envelope
     wire_inner
     wire_prekey

@@ -1,15 +1,19 @@
 //! A target for the core of `rendezvous-peer`: what comes to it in datagrams and requests, in any
 //! order.
 
+use std::collections::BTreeSet;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
+use halloo_transport::ParkingKey;
+use halloo_wire::parked::{Keepalive, ParkedDatagram, Word};
 use halloo_wire::peer::{Call, Control, Grant, Knock, Push, Register, Request, Response};
 use halloo_wire::peer_datagram::PeerDatagram;
 use halloo_wire::{
-    CapabilityToken, ChannelId, DeviceId, Fingerprint, InstanceId, Reader, SessionId,
+    CapabilityToken, ChannelId, DeviceId, EnvelopeId, Fingerprint, InstanceId, Reader, RowId,
+    SessionId,
 };
-use rendezvous_peer::core::{Answer, Caller, ConnId, Core, Limits, Millis, Origin, Outcome};
+use rendezvous_peer::core::{Answer, Caller, ConnId, Core, Limits, Millis, Origin, Outcome, Ring};
 
 /// Steps of one input: enough for every rule to meet every other, and the input ends in time.
 const MAX_STEPS: usize = 256;
@@ -47,6 +51,20 @@ struct World {
     channels: Vec<ChannelId>,
     /// The latest cookies that the peer has sent.
     cookies: Vec<u64>,
+    /// The callee's parked registration, and its last counter.
+    row: RowId,
+    counter: u64,
+    /// What rings have been sealed with.
+    sealed: BTreeSet<(RowId, u64)>,
+}
+
+/// Steps from this number on concern parked registrations.
+const PARKED_STEPS: u8 = 0xe0;
+
+fn parking_key(row: RowId) -> ParkingKey {
+    let mut bytes = [0; 32];
+    bytes[..8].copy_from_slice(&row.0.to_be_bytes());
+    ParkingKey::from_bytes(bytes)
 }
 
 const AT_CALLEE: ConnId = ConnId(1);
@@ -62,7 +80,16 @@ impl World {
         core.welcome(AT_CALLER, origin(AT_CALLER), None, now).expect("there is room");
         let channels = vec![ChannelId(0)];
         let session = SessionId([0; 16]);
-        let mut it = Self { core, now, session, channels, cookies: vec![0] };
+        let mut it = Self {
+            core,
+            now,
+            session,
+            channels,
+            cookies: vec![0],
+            row: RowId(0),
+            counter: 0,
+            sealed: BTreeSet::new(),
+        };
         let grants = [(1, 40), (2, 40), (3, 0)]
             .map(|(n, len)| Grant { id: token(n).id(), card: vec![n; len] });
         let register = Register {
@@ -81,7 +108,83 @@ impl World {
     }
 
     fn step(&mut self, input: &mut Reader<'_>) -> Result<(), halloo_wire::DecodeError> {
-        match input.u8()? % 8 {
+        match input.u8()? {
+            step @ PARKED_STEPS.. => self.parked_step(step % 4, input),
+            step => self.plain_step(step % 8, input),
+        }
+    }
+
+    /// What concerns parked registrations.
+    fn parked_step(
+        &mut self,
+        step: u8,
+        input: &mut Reader<'_>,
+    ) -> Result<(), halloo_wire::DecodeError> {
+        match step {
+            0 => {
+                let request = Request { session: Some(self.session), call: Call::Park };
+                let at = origin(AT_CALLEE);
+                let outcome = self.core.park(AT_CALLEE, at, &request, parking_key, self.now);
+                if let Response::Parked(parked) = outcome.response {
+                    (self.row, self.counter) = (parked.row, 0);
+                }
+            }
+            1 => {
+                let ring = self.core.connection_closed(AT_CALLEE, self.now);
+                self.rung(ring.as_slice());
+                let rings = self.core.repeat_rings(self.now);
+                self.rung(&rings);
+            }
+            2 => {
+                let (source, datagram) = (place(input.u8()?), input.bytes16(200)?);
+                let answer = self.core.parked_datagram(source, datagram, self.now);
+                assert!(answer.is_none_or(|it| it.len() <= datagram.len()));
+            }
+            _ => {
+                let source = place(input.u8()?);
+                let cookie = self.cookies[usize::from(input.u8()?) % self.cookies.len()];
+                let (rung, count) = (u32::from(input.u8()?), input.u8()? % 17);
+                let taken =
+                    (0..count).map(|_| input.u64().map(EnvelopeId)).collect::<Result<_, _>>()?;
+                self.counter += u64::from(input.u8()? % 4);
+                let key = parking_key(self.row);
+                let keepalive = Keepalive { cookie, rung, taken };
+                let datagram = key.seal_keepalive(self.row, self.counter, &keepalive);
+                let answer = self.core.parked_datagram(source, &datagram, self.now);
+                let Some(answer) = answer else { return Ok(()) };
+                assert!(answer.len() <= datagram.len(), "an answer is larger than its question");
+                let word = match ParkedDatagram::decode(&answer) {
+                    Ok(ParkedDatagram::Word(sealed)) => key.open_word(&sealed),
+                    _ => return Ok(()),
+                };
+                if let Ok(Word::Challenge { cookie }) = word {
+                    self.cookies.push(cookie);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Rings go where somebody is, and each counter is used once.
+    fn rung(&mut self, rings: &[Ring]) {
+        for Ring { to, datagrams } in rings {
+            assert!(is_known(*to), "a ring goes where nobody is");
+            for datagram in datagrams {
+                let Ok(ParkedDatagram::Word(sealed)) = ParkedDatagram::decode(datagram) else {
+                    panic!("a ring is a word");
+                };
+                assert!(self.sealed.insert((sealed.row, sealed.counter)), "a nonce is used twice");
+                assert!(parking_key(sealed.row).open_word(&sealed).is_ok());
+            }
+        }
+    }
+
+    fn plain_step(
+        &mut self,
+        step: u8,
+        input: &mut Reader<'_>,
+    ) -> Result<(), halloo_wire::DecodeError> {
+        match step {
             0 => {
                 let (source, channel) = (place(input.u8()?), self.channel(input)?);
                 let (bytes, frames) = (usize::from(input.u16()?), usize::from(input.u8()?));
@@ -147,7 +250,7 @@ impl World {
     }
 
     /// Asks as the connection may: the callee's shows its session.
-    fn ask(&self, conn: ConnId, call: Call) -> Outcome {
+    fn ask(&mut self, conn: ConnId, call: Call) -> Outcome {
         let session =
             (conn == AT_CALLEE && !matches!(call, Call::Register(_))).then_some(self.session);
         let outcome = self.core.call(conn, origin(conn), Request { session, call }, self.now);
@@ -156,6 +259,7 @@ impl World {
         for (_, push) in &outcome.pushes {
             assert_eq!(Push::decode(&push.encode()).as_ref(), Ok(push));
         }
+        self.rung(&outcome.rings);
         outcome
     }
 

@@ -8,8 +8,9 @@ use halloo_wire::content::{Ack, Content, Message, Ping, Profile, Resend, Safety}
 use halloo_wire::datagram::{Class, Probe, RelayFrame, classify};
 use halloo_wire::envelope::{EnvelopeRef, pad, unpad};
 use halloo_wire::inner::{Inner, Plain};
-use halloo_wire::limits::{MAX_DATAGRAM, MAX_INNER, MAX_PROBE};
+use halloo_wire::limits::{MAX_DATAGRAM, MAX_INNER, MAX_PARKED, MAX_PROBE};
 use halloo_wire::node::{ChannelName, NodeFrame, StreamKind};
+use halloo_wire::parked::{Keepalive, ParkedDatagram, Word};
 use halloo_wire::peer::{Control, Push, Request, Response};
 use halloo_wire::peer_datagram::PeerDatagram;
 use halloo_wire::prekey::{Introduction, PrekeyBundle};
@@ -66,6 +67,21 @@ pub fn wire_peer_datagram(data: &[u8]) {
         // Nobody gets more out of a peer than was sent in.
         let is_request = matches!(it, PeerDatagram::EchoRequest { .. });
         assert!(data.len() < PeerDatagram::MAX || is_request);
+    }
+}
+
+/// Datagrams of parked registrations, and what is sealed in them: the first byte chooses.
+pub fn wire_parked(data: &[u8]) {
+    let Some((kind, data)) = data.split_first() else { return };
+    match kind % 3 {
+        0 => {
+            if let Ok(it) = ParkedDatagram::decode(data) {
+                assert!(classify(data) == Class::Parked && data.len() <= MAX_PARKED);
+                assert_eq!(it.encode(), data);
+            }
+        }
+        1 => is_the_only_encoding(data, Keepalive::decode, Keepalive::encode),
+        _ => is_the_only_encoding(data, Word::decode, Word::encode),
     }
 }
 

@@ -378,6 +378,8 @@ impl Crook {
                 None => Response::Refused(PeerError::UnknownRecipient { instance }),
             },
             (Call::Knock(_), _) => Response::Knocked(Knocked { callee: None, message: None }),
+            // It rings nobody.
+            (Call::Park, _) => Response::Refused(PeerError::Malformed),
             (_, None) => Response::Refused(PeerError::NotRegistered),
         };
         (answer, None)
@@ -451,5 +453,6 @@ fn name(call: &Call) -> &'static str {
         Call::Drop(_) => "drop",
         Call::Knock(_) => "knock",
         Call::Attest(_) => "attest",
+        Call::Park => "park",
     }
 }

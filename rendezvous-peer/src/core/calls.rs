@@ -2,7 +2,6 @@
 
 use std::sync::atomic::Ordering;
 
-use dashmap::Entry;
 use halloo_wire::envelope::{EnvelopeRef, Lane};
 use halloo_wire::peer::{
     Call, DropEnvelope, Knock, LookUp, PeerError, Push, Receipt, Register, Registered, Request,
@@ -14,6 +13,7 @@ use rand_chacha::rand_core::Rng;
 use super::limits::{BYTES_PER_TOKEN, MAX_COST, PEEK_COST};
 use super::mailbox::Full;
 use super::origin::Origin;
+use super::parking::Ring;
 use super::rate::Prefix;
 use super::registry::{Presence, Row, RowKey};
 use super::time::Millis;
@@ -66,6 +66,8 @@ impl Core {
             Call::Drop(d) => self.drop_envelope(d, now),
             Call::Knock(k) => Ok(self.knock(k, origin, now)),
             Call::Attest(shown) => self.attest(own()?, &shown, now),
+            // It needs the connection's key: `Core::park`.
+            Call::Park => Err(PeerError::Malformed),
         }
     }
 
@@ -99,7 +101,7 @@ impl Core {
 
     /// Checks a session that a connection shows and notes the visit. A session belongs to a
     /// device: all connections with the device's certificate may show it, and no other.
-    fn authenticate(
+    pub(super) fn authenticate(
         &self,
         conn: ConnId,
         origin: Origin,
@@ -135,13 +137,15 @@ impl Core {
         if register.instance.is_some_and(|meant| meant != self.instance) {
             return Err(PeerError::InstanceChanged { instance: self.instance });
         }
-        let mut row = match self.rows.entry(key) {
-            Entry::Occupied(row) if register.counter <= row.get().counter => {
-                return Err(PeerError::StaleCounter);
-            }
-            Entry::Occupied(row) => row.into_ref(),
-            Entry::Vacant(place) => place.insert(self.make_row(caller, now)?),
+        let mut is_new = false;
+        let make = || {
+            is_new = true;
+            self.make_row(caller, now)
         };
+        let mut row = self.rows.get_or_make(key, make, PeerError::PeerFull)?;
+        if !is_new && register.counter <= row.counter {
+            return Err(PeerError::StaleCounter);
+        }
         // What does not fit is refused when the node grants it again, which it does with the rest.
         let _ = row.grant(register.grants, self.limits.capabilities);
         row.counter = register.counter;
@@ -154,6 +158,7 @@ impl Core {
             pushed: row.mailbox.latest(),
         };
         let older = row.presence.replace(Box::new(presence)).map(|p| p.conn).filter(|&c| c != conn);
+        let missed = row.unpark().map(|push| (conn, push));
         let published = row.published();
         let registered = Registered {
             session: row.session(),
@@ -167,7 +172,7 @@ impl Core {
         state.registered = true;
         self.counters.registered.add(1);
         Ok(Outcome {
-            pushes: older.map(|c| (c, Push::Superseded)).into_iter().collect(),
+            pushes: older.map(|c| (c, Push::Superseded)).into_iter().chain(missed).collect(),
             ..Outcome::from(Response::Registered(registered))
         })
     }
@@ -219,16 +224,21 @@ impl Core {
     }
 
     fn drop_envelope(&self, drop: DropEnvelope, now: Millis) -> Result<Outcome, PeerError> {
-        let (receipt, mail_for) = self.leave(drop, now)?;
-        Ok(Outcome { mail_for, ..Outcome::from(Response::Dropped(receipt)) })
+        let (receipt, told) = self.leave(drop, now)?;
+        let outcome = Outcome::from(Response::Dropped(receipt));
+        Ok(match told {
+            Told::At(conn) => Outcome { mail_for: Some(conn), ..outcome },
+            Told::Rung(ring) => Outcome { rings: vec![ring], ..outcome },
+            Told::Nobody => outcome,
+        })
     }
 
-    /// Leaves an envelope. Returns the receipt, and the connection where the recipient is.
+    /// Leaves an envelope. Returns the receipt, and how the recipient hears of it.
     pub(super) fn leave(
         &self,
         drop: DropEnvelope,
         now: Millis,
-    ) -> Result<(Receipt, Option<ConnId>), PeerError> {
+    ) -> Result<(Receipt, Told), PeerError> {
         let lane = EnvelopeRef::decode(&drop.envelope).map_err(refusal_of)?.header.lane;
         if drop.instance.is_some_and(|i| i != self.instance) {
             return Err(PeerError::InstanceChanged { instance: self.instance });
@@ -252,12 +262,26 @@ impl Core {
         )?;
         self.counters.dropped.add(1);
         let receipt = Receipt { instance: self.instance, ttl_s: seconds(self.limits.envelope_ttl) };
-        Ok((receipt, row.presence.as_ref().map(|p| p.conn)))
+        let told = match &row.presence {
+            Some(presence) => Told::At(presence.conn),
+            None => self.ring(&mut row, None, now).map_or(Told::Nobody, Told::Rung),
+        };
+        Ok((receipt, told))
     }
 
     fn unknown(&self) -> PeerError {
         PeerError::UnknownRecipient { instance: self.instance }
     }
+}
+
+/// How a device hears that something has come.
+pub(super) enum Told {
+    /// On its connection.
+    At(ConnId),
+    /// It is parked, and rung.
+    Rung(Ring),
+    /// It is away.
+    Nobody,
 }
 
 /// Tokens that a request costs.

@@ -6,7 +6,7 @@
 
 use std::net::{IpAddr, SocketAddr};
 
-use halloo_wire::ChannelId;
+use halloo_wire::{ChannelId, RowId};
 use subtle::ConstantTimeEq;
 use zeroize::Zeroizing;
 
@@ -23,6 +23,8 @@ pub(super) enum Purpose {
     Echo,
     /// Shows that the one who receives at an address sends under this number.
     Relay(ChannelId),
+    /// Shows that the one who receives at an address has parked under this number.
+    Parked(RowId),
 }
 
 /// Makes and checks cookies.
@@ -57,9 +59,10 @@ impl Cookies {
     }
 
     fn of_epoch(&self, purpose: Purpose, address: SocketAddr, epoch: u64) -> u64 {
-        let (kind, channel) = match purpose {
+        let (kind, number) = match purpose {
             Purpose::Echo => (1, 0),
             Purpose::Relay(channel) => (2, channel.0),
+            Purpose::Parked(row) => (3, row.0),
         };
         let address = canonical(address);
         let ip = match address.ip() {
@@ -68,7 +71,7 @@ impl Cookies {
         };
         let mut input = [0; 35];
         input[0] = kind;
-        input[1..9].copy_from_slice(&channel.to_be_bytes());
+        input[1..9].copy_from_slice(&number.to_be_bytes());
         input[9..25].copy_from_slice(&ip.octets());
         input[25..27].copy_from_slice(&address.port().to_be_bytes());
         input[27..].copy_from_slice(&epoch.to_be_bytes());

@@ -105,6 +105,11 @@ impl Echo {
         good
     }
 
+    /// Counts another question of `source`, which is answered by somebody else.
+    pub(super) fn take(&self, source: Prefix, rate: Rate, now: Millis) -> Result<(), u32> {
+        self.sources.take(source, 1, rate, now)
+    }
+
     /// Whether the key of the table of sources has served its time.
     pub(super) fn is_due(&self, now: Millis) -> bool {
         self.sources.is_due(now)

@@ -18,7 +18,7 @@ pub struct RowView {
     pub fingerprint: Fingerprint,
     /// Which device.
     pub device: DeviceId,
-    /// Where the device is, while it is connected over UDP.
+    /// Where the device is, while it is connected over UDP or parked.
     pub observed: Option<SocketAddr>,
     /// Where it has shown that it receives too.
     pub attested: Vec<SocketAddr>,
@@ -51,35 +51,35 @@ pub struct EnvelopeView {
 impl Core {
     /// Everything that the table holds, ordered by fingerprint.
     pub fn inspect(&self, now: Millis) -> Vec<RowView> {
-        let mut views: Vec<RowView> = self
-            .rows
-            .iter()
-            .map(|row| {
-                let (&(fingerprint, device), row) = row.pair();
-                let envelopes: Vec<_> = row
-                    .mailbox
-                    .iter()
-                    .map(|(id, lane, bytes, expires)| EnvelopeView {
-                        id,
-                        lane,
-                        bytes: bytes.to_vec(),
-                        time_left: expires.since(now),
-                    })
-                    .collect();
-                RowView {
-                    fingerprint,
-                    device,
-                    observed: row.presence.as_ref().and_then(|p| p.origin.reflexive()),
-                    attested: row.presence.as_ref().map_or(vec![], |p| p.attested.0.to_vec()),
-                    bundle: row.bundle().to_vec(),
-                    one_time_keys_left: row.published().map_or(0, |(_, left)| left),
-                    capabilities: row.capabilities().map(|(id, c)| (*id, c.to_vec())).collect(),
-                    memory: row.charged() + row.mailbox.charged(),
-                    envelopes,
-                }
-            })
-            .collect();
-        views.sort_by_key(|v| (v.fingerprint, v.device));
+        let mut views = Vec::new();
+        self.rows.each(|&(fingerprint, device), row| {
+            let envelopes: Vec<_> = row
+                .mailbox
+                .iter()
+                .map(|(id, lane, bytes, expires)| EnvelopeView {
+                    id,
+                    lane,
+                    bytes: bytes.to_vec(),
+                    time_left: expires.since(now),
+                })
+                .collect();
+            views.push(RowView {
+                fingerprint,
+                device,
+                observed: row
+                    .presence
+                    .as_ref()
+                    .and_then(|it| it.origin.reflexive())
+                    .or_else(|| row.parked.as_ref().map(|it| it.address())),
+                attested: row.presence.as_ref().map_or(vec![], |p| p.attested.0.to_vec()),
+                bundle: row.bundle().to_vec(),
+                one_time_keys_left: row.published().map_or(0, |(_, left)| left),
+                capabilities: row.capabilities().map(|(id, c)| (*id, c.to_vec())).collect(),
+                memory: row.charged() + row.mailbox.charged() + row.kept_charged(),
+                envelopes,
+            });
+        });
+        views.sort_by_key(|v: &RowView| (v.fingerprint, v.device));
         views
     }
 }

@@ -9,6 +9,7 @@ use halloo_wire::peer::{
 use halloo_wire::{CapabilityId, ChannelId, Side};
 use rand_chacha::rand_core::Rng;
 
+use super::calls::Told;
 use super::origin::Origin;
 use super::registry::{self, Row, RowKey};
 use super::time::Millis;
@@ -27,28 +28,34 @@ impl Core {
             let token = Some(token);
             self.leave_in_knock(DropEnvelope { to, device, token, instance, envelope }, now)
         });
-        let (message, mail_for) = match message {
-            Some(Ok((receipt, mail_for))) => (Some(Ok(receipt)), mail_for),
-            Some(Err(error)) => (Some(Err(error)), None),
-            None => (None, None),
+        let (message, mail_for, mut rings) = match message {
+            Some(Ok((receipt, Told::At(conn)))) => (Some(Ok(receipt)), Some(conn), Vec::new()),
+            Some(Ok((receipt, Told::Rung(ring)))) => (Some(Ok(receipt)), None, vec![ring]),
+            Some(Ok((receipt, Told::Nobody))) => (Some(Ok(receipt)), None, Vec::new()),
+            Some(Err(error)) => (Some(Err(error)), None, Vec::new()),
+            None => (None, None, Vec::new()),
         };
-        let callee = self
-            .rows
-            .get_mut(&(to, device))
-            .and_then(|mut row| self.callee(&mut row, capability, relay.then_some(&origin), now));
-        let Some((conn, callee)) = callee else {
-            let answer = Response::Knocked(Knocked { callee: None, message });
-            return Outcome { mail_for, ..answer.into() };
-        };
-        self.counters.knocks_forwarded.add(1);
-        let observed = match reveal {
-            true => registry::observed(&origin, &self.echo.attested(&attested, now)),
-            false => Vec::new(),
-        };
-        let channel = callee.channel.map(ChannelId::other);
-        let push = Push::Knock { capability, observed, card, channel, datagrams };
-        let answer = Response::Knocked(Knocked { callee: Some(callee), message });
-        Outcome { pushes: vec![(conn, push)], mail_for, ..answer.into() }
+        let mut pushes = Vec::new();
+        let callee = self.rows.get_mut(&(to, device)).and_then(|mut row| {
+            let (conn, callee) =
+                self.callee(&mut row, capability, relay.then_some(&origin), now)?;
+            let observed = match reveal {
+                true => registry::observed(&origin, &self.echo.attested(&attested, now)),
+                false => Vec::new(),
+            };
+            let channel = callee.channel.map(ChannelId::other);
+            let push = Push::Knock { capability, observed, card, channel, datagrams };
+            match conn {
+                Some(conn) => pushes.push((conn, push)),
+                None => rings.extend(self.ring(&mut row, Some(push), now)),
+            }
+            Some(callee)
+        });
+        if callee.is_some() {
+            self.counters.knocks_forwarded.add(1);
+        }
+        let answer = Response::Knocked(Knocked { callee, message });
+        Outcome { pushes, mail_for, rings, ..answer.into() }
     }
 
     /// Keeps the addresses for which a device has shown a good cookie, in place of those before.
@@ -75,12 +82,13 @@ impl Core {
         &self,
         drop: DropEnvelope,
         now: Millis,
-    ) -> Result<(Receipt, Option<ConnId>), PeerError> {
+    ) -> Result<(Receipt, Told), PeerError> {
         self.leave(drop, now).inspect_err(|error| self.note_refusal(error, now))
     }
 
-    /// How the holder of `capability` reaches a device, and the connection to tell it; `None` when
-    /// it is not there or does not consent. A channel is leased for a caller that wants one.
+    /// How the holder of `capability` reaches a device, and the connection to tell it, if it is not
+    /// parked; `None` when it is not there or does not consent. A channel is leased for a caller
+    /// that wants one.
     ///
     /// An empty card lets the holder relay and nothing else. So without a channel, it is a no.
     fn callee(
@@ -89,12 +97,17 @@ impl Core {
         capability: CapabilityId,
         caller: Option<&Origin>,
         now: Millis,
-    ) -> Option<(ConnId, Callee)> {
+    ) -> Option<(Option<ConnId>, Callee)> {
         let card = row.card(&capability)?.to_vec();
-        let presence = row.presence.as_ref()?;
-        let (conn, origin) = (presence.conn, presence.origin);
-        let observed: Vec<SocketAddr> =
-            if card.is_empty() { Vec::new() } else { presence.observed() };
+        let (conn, origin, observed) = match (&row.presence, &row.parked) {
+            (Some(it), _) => (Some(it.conn), it.origin, it.observed()),
+            (None, Some(it)) => {
+                let origin = it.origin(self.limits.parked_silence, now)?;
+                (None, origin, registry::observed(&origin, &[]))
+            }
+            (None, None) => return None,
+        };
+        let observed: Vec<SocketAddr> = if card.is_empty() { Vec::new() } else { observed };
         let channel = caller.and_then(|caller| self.lease(row, capability, [caller, &origin], now));
         if card.is_empty() && channel.is_none() {
             return None;

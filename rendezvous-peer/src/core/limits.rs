@@ -66,6 +66,12 @@ pub struct Limits {
     pub relay_rate: Rate,
     /// Bytes that one network (/24 or /56) may send through the relay.
     pub relay_source_rate: Rate,
+    /// How long a parked device may be silent before it is rung no more. Devices send keepalives
+    /// three times as often.
+    pub parked_silence: Duration,
+    /// Parked devices that are told to come back in a second, when this peer does not know them
+    /// because it was restarted.
+    pub return_rate: u32,
     /// Incident records kept; the oldest go first.
     pub incidents: usize,
     /// Over how long the nodes of a stopping peer are told to spread their return.
@@ -111,6 +117,8 @@ impl Default for Limits {
             relay_channels_per_source: 512,
             relay_rate: Rate { per_second: 2_000_000, burst: 8_000_000 },
             relay_source_rate: Rate { per_second: 16_000_000, burst: 64_000_000 },
+            parked_silence: Duration::from_secs(600),
+            return_rate: 500,
             incidents: 256,
             drain_spread: Duration::from_secs(10),
         }

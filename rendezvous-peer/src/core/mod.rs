@@ -8,7 +8,8 @@
 //! 1. a shard of `conns`,
 //! 2. a shard of `rows`,
 //! 3. the small ones: the random generator, the ring of incidents, the keys of the tables of
-//!    networks, a shard of a table of shares, a shard of the relay's channels.
+//!    networks, a shard of a table of shares, a shard of the relay's channels, the queue of rings to
+//!    be repeated.
 //!
 //! They are taken in this order only. Registering is the one call that holds a lock of the first
 //! kind together with one of the second: so a connection that closes at the same time either is
@@ -34,10 +35,12 @@ pub mod limits;
 mod mailbox;
 mod memory;
 mod origin;
+mod parking;
 mod rate;
 mod registry;
 mod relay;
 mod stats;
+mod table;
 #[cfg(test)]
 mod tests;
 mod time;
@@ -56,10 +59,12 @@ use self::echo::Echo;
 use self::incidents::Incidents;
 use self::limits::CONNECTION_COST;
 use self::memory::Memory;
+use self::parking::Parking;
 use self::rate::{Bucket, Prefix, Share, Shares, Sources};
-use self::registry::{Row, RowKey};
+use self::registry::RowKey;
 use self::relay::{Relay, RelayKeys};
 use self::stats::Counters;
+use self::table::Table;
 use crate::redacted::Redacted;
 
 pub use self::echo::Answer;
@@ -67,6 +72,7 @@ pub use self::incidents::{Incident, IncidentKind};
 pub use self::inspect::{EnvelopeView, RowView};
 pub use self::limits::{Limits, LimitsError, Quota, Rate};
 pub use self::origin::Origin;
+pub use self::parking::Ring;
 pub use self::relay::{RelayDrop, Relayed};
 pub use self::stats::Stats;
 pub use self::time::Millis;
@@ -98,6 +104,9 @@ pub struct Outcome {
     pub pushes: Vec<(ConnId, Push)>,
     /// A connection for which mail has come: ask [`Core::next_mail`].
     pub mail_for: Option<ConnId>,
+    /// For parked devices. Those that nothing answers are repeated: [`Core::next_repeat`] may be
+    /// earlier now.
+    pub rings: Vec<Ring>,
     /// Why the connection must be closed after the response.
     pub close: Option<CloseReason>,
 }
@@ -143,7 +152,7 @@ pub struct Core {
     limits: Limits,
     instance: InstanceId,
     conns: DashMap<ConnId, Conn>,
-    rows: DashMap<RowKey, Row>,
+    rows: Table,
     connections: AtomicUsize,
     registrations: AtomicUsize,
     /// Connections of each network.
@@ -153,6 +162,7 @@ pub struct Core {
     /// The second UDP port, which answers echo requests.
     echo_port: Option<u16>,
     relay: Relay,
+    parking: Parking,
     memory: Arc<Memory>,
     rng: Mutex<ChaCha20Rng>,
     incidents: Mutex<Incidents>,
@@ -184,11 +194,12 @@ impl Core {
         let (shares, sources) = (Shares::new(key()), Sources::new(key(), now));
         let echo = Echo::new(key(), key(), now);
         let relay = RelayKeys { shares: key(), sources: key(), cookies: key() };
+        let parking = Parking::new(key(), now);
         Ok(Self {
             limits,
             instance,
             conns: DashMap::new(),
-            rows: DashMap::new(),
+            rows: Table::new(),
             connections: AtomicUsize::new(0),
             registrations: AtomicUsize::new(0),
             shares,
@@ -196,6 +207,7 @@ impl Core {
             echo,
             echo_port: None,
             relay: Relay::new(relay, now),
+            parking,
             memory: Memory::new(limits.memory),
             rng: Mutex::new(rng),
             incidents: Mutex::new(Incidents::new(limits.incidents)),
@@ -313,28 +325,38 @@ impl Core {
         Some(Push::Envelope(waiting))
     }
 
-    /// Forgets a connection. The registration stays for the device's next visit.
-    pub fn connection_closed(&self, conn: ConnId, now: Millis) {
-        let Some((_, gone)) = self.conns.remove(&conn) else { return };
+    /// Forgets a connection. The registration stays for the device's next visit. A device that has
+    /// parked is rung, if something has come that it has not taken.
+    pub fn connection_closed(&self, conn: ConnId, now: Millis) -> Option<Ring> {
+        let (_, gone) = self.conns.remove(&conn)?;
         self.connections.fetch_sub(1, Ordering::Relaxed);
         self.shares.give_back(gone.share);
-        let Some(caller) = gone.caller.filter(|_| gone.registered) else { return };
-        if let Some(mut row) = self.rows.get_mut(&caller.key.0)
-            && row.presence.as_ref().is_some_and(|p| p.conn == conn)
-        {
-            row.presence = None;
-            row.last_visit = row.last_visit.max(now);
+        let caller = gone.caller.filter(|_| gone.registered)?;
+        let mut row = self.rows.get_mut(&caller.key.0)?;
+        if row.presence.as_ref().is_none_or(|p| p.conn != conn) {
+            return None;
         }
+        row.presence = None;
+        row.last_visit = row.last_visit.max(now);
+        self.counters.expired.add(row.mailbox.purge(now));
+        if row.mailbox.len() == 0 { None } else { self.ring(&mut row, None, now) }
     }
 
-    /// Forgets what has had its time: envelopes, registrations without a visit, relay channels on
-    /// which nothing is heard, the keys of the tables of networks. To be called every few seconds; what has expired is never handed out
-    /// even if it is called late.
+    /// Forgets what has had its time: envelopes, registrations without a visit, parked devices that
+    /// are silent, relay channels on which nothing is heard, the keys of the tables of networks.
+    ///
+    /// To be called every few seconds. Each time it looks at a part of the rows, as the hand of a
+    /// clock goes round, so that a large table is never held up; [`Core::SWEEPS`] calls look at all.
+    /// What has expired is never handed out, even if its memory is not free yet.
     pub fn expire(&self, now: Millis) -> Expired {
         let mut expired = Expired { channels: self.relay.sweep(now), ..Expired::default() };
-        self.rows.retain(|_, row| {
+        self.rows.sweep(Table::PARTS.div_ceil(Self::SWEEPS), |row| {
             expired.envelopes += row.mailbox.purge(now);
             row.forget_ended(&self.relay, now);
+            let silence = self.limits.parked_silence;
+            if row.parked.as_ref().is_some_and(|it| it.origin(silence, now).is_none()) {
+                row.unpark();
+            }
             let stays =
                 row.presence.is_some() || now < row.last_visit.after(self.limits.registration_ttl);
             if !stays {
@@ -352,16 +374,22 @@ impl Core {
         expired
     }
 
-    /// Begins to stop: nothing more is accepted, and each connection is told when to come back.
-    pub fn drain(&self) -> Vec<(ConnId, Push)> {
+    /// Calls of [`Core::expire`] in which all rows are looked at.
+    pub const SWEEPS: usize = 8;
+
+    /// Begins to stop: nothing more is accepted, and each connection and each parked device is told
+    /// when to come back.
+    pub fn drain(&self, now: Millis) -> (Vec<(ConnId, Push)>, Vec<Ring>) {
         self.draining.store(true, Ordering::Relaxed);
+        let rings = self.drain_parked(now);
         let conns: Vec<ConnId> = self.conns.iter().map(|c| *c.key()).collect();
         let spread = u32::try_from(self.limits.drain_spread.as_millis()).unwrap_or(u32::MAX).max(1);
         let mut rng = self.rng();
-        conns
+        let pushes = conns
             .into_iter()
             .map(|conn| (conn, Push::Draining { retry_after_ms: rng.next_u32() % spread }))
-            .collect()
+            .collect();
+        (pushes, rings)
     }
 
     /// What the peer has done and holds.
@@ -447,7 +475,7 @@ impl Core {
 
 impl From<Response> for Outcome {
     fn from(response: Response) -> Self {
-        Self { response, pushes: Vec::new(), mail_for: None, close: None }
+        Self { response, pushes: Vec::new(), mail_for: None, rings: Vec::new(), close: None }
     }
 }
 

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use halloo_wire::peer::{Found, Grant, PeerError, Publication};
+use halloo_wire::peer::{Found, Grant, PeerError, Publication, Push};
 use halloo_wire::{CapabilityId, ChannelId, DeviceId, EnvelopeId, Fingerprint, SessionId};
 use subtle::ConstantTimeEq;
 use zeroize::{Zeroize, Zeroizing};
@@ -14,6 +14,7 @@ use super::limits::CHANNELS_PER_CAPABILITY;
 use super::mailbox::Mailbox;
 use super::memory::{Charge, Memory};
 use super::origin::Origin;
+use super::parking::ParkedRow;
 use super::relay::Relay;
 use super::time::Millis;
 use crate::redacted::Redacted;
@@ -39,6 +40,8 @@ pub(super) struct Row {
     passport: Arc<[u8]>,
     /// Where the device is reached, while it is.
     pub(super) presence: Option<Box<Presence>>,
+    /// How the device is rung, when it holds no connection.
+    pub(super) parked: Option<Box<ParkedRow>>,
     /// When the device was last heard of.
     pub(super) last_visit: Millis,
     published: Option<Published>,
@@ -100,6 +103,7 @@ impl Row {
             counter: 0,
             passport,
             presence: None,
+            parked: None,
             last_visit: now,
             published: None,
             capabilities: BTreeMap::new(),
@@ -107,6 +111,24 @@ impl Row {
             channels: Vec::new(),
             charge,
         })
+    }
+
+    /// Parks the device, in place of where it was parked before.
+    pub(super) fn park(&mut self, parked: ParkedRow) -> Result<(), PeerError> {
+        self.unpark();
+        if !self.charge.resize(self.charge.bytes() + ParkedRow::COST) {
+            return Err(PeerError::PeerFull);
+        }
+        self.parked = Some(Box::new(parked));
+        Ok(())
+    }
+
+    /// Forgets how the device is rung. Returns what it has not heard of yet.
+    pub(super) fn unpark(&mut self) -> Option<Push> {
+        let mut parked = self.parked.take()?;
+        let shrunk = self.charge.resize(self.charge.bytes() - ParkedRow::COST);
+        debug_assert!(shrunk, "shrinking needs no room");
+        parked.take_knock()
     }
 
     /// The row's session.
@@ -275,11 +297,18 @@ impl Row {
         self.charge.bytes()
     }
 
+    /// Bytes charged to a knock that is kept for a parked device.
+    pub(super) fn kept_charged(&self) -> usize {
+        self.parked.as_ref().map_or(0, |it| it.kept_charged())
+    }
+
     /// The bytes that should be charged, counted from what is there.
     #[cfg(test)]
     pub(super) fn cost(&self) -> usize {
         let cards: usize = self.capabilities.values().map(|c| CAPABILITY_COST + c.len()).sum();
-        ROW_COST + self.passport.len() + cards + self.published.as_ref().map_or(0, Published::cost)
+        let parked = self.parked.as_ref().map_or(0, |_| ParkedRow::COST);
+        let published = self.published.as_ref().map_or(0, Published::cost);
+        ROW_COST + self.passport.len() + cards + published + parked
     }
 }
 

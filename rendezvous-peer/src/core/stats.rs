@@ -104,6 +104,21 @@ counters! {
     relay_challenges,
     /// Ends of channels that moved to the address from which a challenge came back.
     relay_moves,
+    /// Devices that have parked.
+    parked,
+    /// Keepalives of parked devices.
+    keepalives,
+    /// Keepalives for a row that is not here: the peer has restarted since, or the device has
+    /// registered again.
+    parked_unknown,
+    /// Challenges to parked devices that seem to be at another address.
+    parked_challenges,
+    /// Parked devices that have moved to another address.
+    parked_moves,
+    /// Times that a parked device was rung.
+    rings,
+    /// Rings repeated because nothing answered.
+    rings_repeated,
     /// Datagrams for the peer that it could not read, or that are not for a peer.
     datagrams_ignored,
     /// Registrations forgotten because nobody came back.

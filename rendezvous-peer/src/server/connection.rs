@@ -95,7 +95,8 @@ struct Guest(Arc<Visit>);
 impl Drop for Guest {
     fn drop(&mut self) {
         let Visit { shared, conn, .. } = &*self.0;
-        shared.core.connection_closed(*conn, shared.clock.now());
+        let ring = shared.core.connection_closed(*conn, shared.clock.now());
+        shared.ring(ring.as_slice());
         shared.occupancy.send_modify(|n| *n -= 1);
     }
 }
@@ -149,7 +150,15 @@ async fn answer(visit: Arc<Visit>, incoming: IncomingRequest) {
                 }
                 _ => None,
             };
-            (shared.core.call(*conn, seen, request, shared.clock.now()), page)
+            let now = shared.clock.now();
+            let outcome = match request.call {
+                Call::Park => {
+                    let key = |row| connection.parking_key(row);
+                    shared.core.park(*conn, seen, &request, key, now)
+                }
+                _ => shared.core.call(*conn, seen, request, now),
+            };
+            (outcome, page)
         }
         Err(fault) => {
             let error = match fault {

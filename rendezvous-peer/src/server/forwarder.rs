@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use halloo_transport::{Forward, Forwarded, Reply};
 use halloo_wire::ChannelId;
+use halloo_wire::datagram::{Class, classify};
 
 use super::Clock;
 use crate::core::Core;
@@ -29,6 +30,11 @@ impl Forward for Forwarder {
     }
 
     fn peer_datagram(&self, source: SocketAddr, from_second: bool, datagram: &[u8]) -> Vec<Reply> {
+        if classify(datagram) == Class::Parked {
+            let answer = self.core.parked_datagram(source, datagram, self.clock.now());
+            let reply = |datagram| Reply { via_second: false, to: source, datagram };
+            return answer.map(reply).into_iter().collect();
+        }
         let answer = self.core.peer_datagram(source, from_second, datagram, self.clock.now());
         let reply = answer.map(|answer| Reply {
             via_second: answer.from_second,

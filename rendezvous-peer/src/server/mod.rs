@@ -17,16 +17,16 @@ use std::time::{Duration, Instant};
 use dashmap::DashMap;
 use halloo_identity::{HostError, PeerAddress, PeerHost, PeerKey};
 use halloo_transport::websocket::{self, Listener, ListenerStats};
-use halloo_transport::{BindError, CloseCode, Endpoint, EndpointRole};
+use halloo_transport::{BindError, CloseCode, Endpoint, EndpointRole, SocketId};
 use halloo_wire::peer::Push;
 use halloo_wire::{InstanceId, PeerFingerprint};
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, mpsc, watch};
-use tokio::time::{MissedTickBehavior, interval, timeout};
+use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use self::forwarder::Forwarder;
-use crate::core::{ConnId, Core, Expired, Incident, Millis, Outcome, RowView, Stats};
+use crate::core::{ConnId, Core, Expired, Incident, Millis, Outcome, Ring, RowView, Stats};
 use crate::keyfile;
 
 pub use self::config::{Config, EchoPort, ListenError, StartError, WebSocketAddr};
@@ -82,9 +82,11 @@ pub async fn start(config: Config) -> Result<RunningPeer, StartError> {
         stop: CancellationToken::new(),
         stop_tunnels: CancellationToken::new(),
         occupancy: watch::Sender::new(0),
+        rung: Notify::new(),
     });
     shared.tasks.spawn(accept_loop(Arc::clone(&shared)));
     shared.tasks.spawn(expiry_loop(Arc::clone(&shared)));
+    shared.tasks.spawn(ring_loop(Arc::clone(&shared)));
     if let Some(tunnels) = &tunnels {
         shared.tasks.spawn(tunnel_loop(Arc::clone(&shared), Arc::clone(tunnels)));
     }
@@ -221,7 +223,9 @@ impl RunningPeer {
     /// # Cancel safety
     /// Dropped half-way, the peer stops at once.
     pub async fn shutdown(self) {
-        self.shared.deliver(self.shared.core.drain());
+        let (pushes, rings) = self.shared.core.drain(self.shared.clock.now());
+        self.shared.deliver(pushes);
+        self.shared.ring(&rings);
         let mut occupancy = self.shared.occupancy.subscribe();
         let empty = occupancy.wait_for(|&n| n == 0);
         // Both ways on are the same: those who are still there are closed.
@@ -262,6 +266,8 @@ struct Shared {
     stop_tunnels: CancellationToken,
     /// Connections at the moment; somebody waits for none.
     occupancy: watch::Sender<usize>,
+    /// A device was rung, so that something may have to be repeated earlier.
+    rung: Notify,
 }
 
 /// The way to a connection's task.
@@ -291,8 +297,23 @@ impl Shared {
     /// Carries out what a request means for other connections.
     fn route(&self, outcome: &mut Outcome) {
         self.deliver(std::mem::take(&mut outcome.pushes));
+        self.ring(&std::mem::take(&mut outcome.rings));
         if let Some(link) = outcome.mail_for.take().and_then(|conn| self.links.get(&conn)) {
             link.mail.notify_one();
+        }
+    }
+
+    /// Sends what rings parked devices. What is lost is repeated, or found at the next keepalive.
+    fn ring(&self, rings: &[Ring]) {
+        for Ring { to, datagrams } in rings {
+            for datagram in datagrams {
+                if self.endpoint.send_datagram(SocketId::MAIN, *to, datagram).is_err() {
+                    tracing::debug!("A ring was not sent");
+                }
+            }
+        }
+        if !rings.is_empty() {
+            self.rung.notify_one();
         }
     }
 
@@ -355,6 +376,24 @@ async fn expiry_loop(shared: Arc<Shared>) {
             let Expired { envelopes, registrations, channels } = expired;
             tracing::debug!(envelopes, registrations, channels, "Expired");
         }
+    }
+}
+
+/// Repeats rings that nothing answers.
+async fn ring_loop(shared: Arc<Shared>) {
+    loop {
+        let due = async {
+            match shared.core.next_repeat() {
+                Some(at) => sleep(at.since(shared.clock.now())).await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            () = shared.stop.cancelled() => break,
+            () = shared.rung.notified() => continue,
+            () = due => {}
+        }
+        shared.ring(&shared.core.repeat_rings(shared.clock.now()));
     }
 }
 

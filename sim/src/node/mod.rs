@@ -333,7 +333,7 @@ impl Node {
                 }
                 self.hear(bytes, net);
             }
-            Class::Quic | Class::Unknown => {}
+            Class::Quic | Class::Parked | Class::Unknown => {}
         }
     }
 

@@ -2,6 +2,9 @@
 
 use std::net::{Ipv6Addr, UdpSocket};
 
+use halloo_wire::RowId;
+use halloo_wire::parked::{ParkedDatagram, Word};
+
 use super::*;
 use crate::config::{RETRY_ABOVE, Tokens};
 
@@ -279,4 +282,32 @@ async fn addresses_that_cannot_be_dialled_are_refused_at_once() {
         let dialed = node.endpoint.connect_peer(addr, trust, Show::Nothing).await;
         assert_eq!(dialed.unwrap_err(), ConnectError::Unreachable, "{addr}");
     }
+}
+
+#[tokio::test]
+async fn both_ends_draw_the_same_parking_key_for_each_row() {
+    let (_node, _peer, client, server) = connected(Show::Device).await;
+    let word = Word::Heard { counter: 1, waiting: 0 };
+    for (theirs, ours, is_same) in [(7, 7, true), (7, 8, false)] {
+        let datagram = server.parking_key(RowId(theirs)).seal_word(RowId(theirs), 1, &word);
+        let Ok(ParkedDatagram::Word(sealed)) = ParkedDatagram::decode(&datagram) else {
+            panic!("a word was sealed")
+        };
+        let opened = client.parking_key(RowId(ours)).open_word(&sealed);
+        assert_eq!(opened.is_ok(), is_same);
+    }
+}
+
+#[tokio::test]
+async fn parked_datagrams_reach_their_reader() {
+    let (node, peer) = (TestNode::new(), TestPeer::new());
+    let mut parked = node.endpoint.take_parked_datagrams().unwrap();
+    assert!(node.endpoint.take_parked_datagrams().is_none());
+    let datagram =
+        ParkedDatagram::Unknown { row: RowId(1), counter: 2, retry_after_ms: 3 }.encode();
+    let to = node.endpoint.local_addr().unwrap();
+    peer.endpoint.send_datagram(SocketId::MAIN, to, &datagram).unwrap();
+    let arrived = parked.recv().await.unwrap();
+    assert_eq!((arrived.source, &arrived.datagram[..]), (peer.addr(), &datagram[..]));
+    assert_eq!((node.endpoint.stats().parked, peer.endpoint.stats().parked), (1, 0));
 }

@@ -2,8 +2,9 @@
 
 use halloo_wire::candidate::{Allocation, Candidate, CandidateKind, Card, Dependence, Verdict};
 use halloo_wire::datagram::{Probe, RELAY_HEADER, RelayFrame};
+use halloo_wire::parked::{Keepalive, ParkedDatagram, RING_BYTES, RingPart, Sealed, Sender, Word};
 use halloo_wire::peer_datagram::{EchoAnswer, PeerDatagram};
-use halloo_wire::{ChannelId, RoundId};
+use halloo_wire::{ChannelId, EnvelopeId, RoundId, RowId};
 
 use crate::golden::addr;
 use crate::golden_file::{check, hex, read};
@@ -163,3 +164,55 @@ fn cards() {
 }
 
 const CHANNEL: u64 = 0xa1a2_a3a4_a5a6_a7a8;
+
+#[test]
+fn datagrams_of_a_parked_registration() {
+    let (row, counter) = (RowId(0x0102_0304_0506_0708), 42);
+    let short = Sealed { row, counter, sealed: &[0x5a; 32] };
+    let long = Sealed { row, counter: u64::MAX, sealed: &[0x5b; 17] };
+    for (name, datagram) in [
+        ("datagram/keepalive", ParkedDatagram::Keepalive(short)),
+        ("datagram/word", ParkedDatagram::Word(long)),
+        ("datagram/unknown", ParkedDatagram::Unknown { row, counter, retry_after_ms: 30_000 }),
+    ] {
+        let bytes = &read("parked.hex")[name];
+        assert_eq!(hex(&datagram.encode()), hex(bytes), "{name}");
+        assert_eq!(ParkedDatagram::decode(bytes), Ok(datagram), "{name}");
+    }
+    let header = Sealed::header(Sender::Node, row, counter);
+    assert!(read("parked.hex")["datagram/keepalive"].starts_with(&header));
+}
+
+#[test]
+fn what_a_parked_node_and_its_peer_say() {
+    let taken = vec![EnvelopeId(256), EnvelopeId(257)];
+    check(
+        "parked.hex",
+        "keepalive",
+        &[
+            ("keepalive/plain", Keepalive { cookie: 0, rung: 0, taken: Vec::new() }),
+            (
+                "keepalive/after a challenge, with two taken",
+                Keepalive { cookie: 0xc1c2_c3c4_c5c6_c7c8, rung: 7, taken },
+            ),
+        ],
+        Keepalive::encode,
+        Keepalive::decode,
+    );
+    let ring = |number, waiting, part| Word::Ring { number, waiting, part };
+    let part = |parts, bytes| RingPart { part: 0, parts, bytes };
+    check(
+        "parked.hex",
+        "word",
+        &[
+            ("word/heard", Word::Heard { counter: 42, waiting: 3 }),
+            ("word/challenge", Word::Challenge { cookie: 0xc1c2_c3c4_c5c6_c7c8 }),
+            ("word/ring that brings nothing", ring(7, 512, RingPart::NOTHING)),
+            ("word/ring with a whole push", ring(8, 1, part(1, vec![1, 2, 3, 4, 5, 6, 7, 8]))),
+            ("word/first part of a ring", ring(9, 1, part(2, vec![0xe0; RING_BYTES]))),
+            ("word/draining", Word::Draining { retry_after_ms: 1_000 }),
+        ],
+        Word::encode,
+        Word::decode,
+    );
+}

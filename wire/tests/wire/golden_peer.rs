@@ -3,11 +3,11 @@
 use halloo_wire::envelope::Lane;
 use halloo_wire::peer::{
     Attested, Call, Callee, Control, DropEnvelope, Found, Grant, Knock, KnockMessage, Knocked,
-    LookUp, Page, PeerError, Publication, Push, Receipt, Register, Registered, Request, Response,
-    Waiting,
+    LookUp, Page, Parked, PeerError, Publication, Push, Receipt, Register, Registered, Request,
+    Response, Waiting,
 };
 use halloo_wire::{
-    CapabilityId, CapabilityToken, ChannelId, DeviceId, EnvelopeId, InstanceId, SessionId,
+    CapabilityId, CapabilityToken, ChannelId, DeviceId, EnvelopeId, InstanceId, RowId, SessionId,
 };
 
 use crate::golden::{addr, alice};
@@ -109,6 +109,7 @@ fn requests() {
             ),
             ("attest", request(session, Call::Attest(vec![mapped(42)]))),
             ("attest/nothing", request(session, Call::Attest(vec![]))),
+            ("park", request(session, Call::Park)),
         ],
         Control::encode,
         Control::decode,
@@ -202,6 +203,10 @@ fn responses() {
             ("refused/rate limited", refused(PeerError::RateLimited { retry_after_ms: 1500 })),
             ("refused/too many capabilities", refused(PeerError::TooManyCapabilities)),
             ("refused/draining", refused(PeerError::Draining)),
+            (
+                "parked",
+                Response::Parked(Parked { row: RowId(0x070c_cc0d_abcd_14d8), silence_s: 180 }),
+            ),
         ],
         Control::encode,
         Control::decode,

@@ -6,6 +6,7 @@ use halloo_wire::DecodeError::{
 use halloo_wire::candidate::{Allocation, Candidate, CandidateKind, Card, Verdict};
 use halloo_wire::datagram::{Class, Probe, RELAY_HEADER, RelayFrame, classify};
 use halloo_wire::limits::*;
+use halloo_wire::parked::{Keepalive, ParkedDatagram, RING_BYTES, Word};
 use halloo_wire::peer_datagram::{EchoAnswer, PeerDatagram};
 use halloo_wire::{ChannelId, RoundId};
 
@@ -110,6 +111,7 @@ fn the_first_byte_of_a_datagram_tells_what_it_is() {
             0x04 => Class::Probe,
             0x05 => Class::Relay,
             0x06 => Class::Peer,
+            0x07 => Class::Parked,
             _ => Class::Unknown,
         };
         assert_eq!(classify(&[byte]), class, "{byte:#04x}");
@@ -175,4 +177,56 @@ fn an_echo_reply_does_not_show_the_address_to_a_nat() {
 fn an_echo_to_port_zero_is_our_own_mistake() {
     let _ =
         PeerDatagram::EchoRequest { txid: 1, cookie: 1, answer: EchoAnswer::ToPort(0) }.encode();
+}
+
+#[test]
+fn datagrams_of_parked_registrations_keep_their_limits() {
+    let good = &read("parked.hex")["datagram/keepalive"];
+    let with = |place: usize, byte: u8| {
+        let mut datagram = good.clone();
+        datagram[place] = byte;
+        ParkedDatagram::decode(&datagram).map(drop)
+    };
+    assert_eq!(with(0, 6), Err(UnknownType(6)));
+    assert_eq!(with(1, 2), Err(UnsupportedVersion(2)));
+    assert_eq!(with(2, 0), Err(UnknownType(0)));
+    assert_eq!(with(2, 3), Err(TrailingBytes));
+    assert_eq!(with(2, 4), Err(UnknownType(4)));
+    assert_eq!(ParkedDatagram::decode(&good[..good.len() - 1]), Err(Truncated));
+    let mut long = good.clone();
+    long.resize(MAX_PARKED, 0);
+    assert!(ParkedDatagram::decode(&long).is_ok());
+    long.push(0);
+    assert_eq!(ParkedDatagram::decode(&long), Err(TooLong));
+    assert_eq!(ParkedDatagram::SHORTEST_KEEPALIVE, good.len());
+}
+
+#[test]
+fn what_is_said_to_and_by_a_parked_node_keeps_its_limits() {
+    let plain = &read("parked.hex")["keepalive/plain"];
+    let with = |place: usize, byte: u8| {
+        let mut keepalive = plain.clone();
+        keepalive[place] = byte;
+        Keepalive::decode(&keepalive).map(drop)
+    };
+    assert_eq!(with(12, MAX_TAKEN as u8 + 1), Err(TooLong));
+    assert_eq!(with(12, 1), Err(Truncated));
+    assert_eq!(with(15, 1), Err(Invalid("padding")));
+    assert_eq!(Keepalive::decode(&plain[..15]), Err(Truncated));
+    assert_eq!(Keepalive::decode(&[&plain[..], &[0]].concat()), Err(TrailingBytes));
+
+    let ring = |part, parts, len: usize| {
+        let head = [3, 0, 0, 0, 1, 0, 1, part, parts];
+        Word::decode(&[&head[..], &vec![7; len]].concat()).map(drop)
+    };
+    let wrong = Err(Invalid("part of a ring"));
+    assert_eq!(ring(0, 0, 0), Ok(()));
+    assert_eq!((ring(1, 0, 0), ring(0, 0, 1)), (wrong, wrong));
+    assert_eq!((ring(0, 1, 0), ring(0, 1, 1)), (wrong, Ok(())));
+    assert_eq!((ring(0, 1, RING_BYTES), ring(0, 1, RING_BYTES + 1)), (Ok(()), wrong));
+    assert_eq!((ring(0, 2, RING_BYTES), ring(0, 2, RING_BYTES - 1)), (Ok(()), wrong));
+    assert_eq!((ring(1, 2, 1), ring(2, 2, 1), ring(255, 2, 1)), (Ok(()), wrong, wrong));
+    assert_eq!(ring(0, MAX_RING_PARTS + 1, RING_BYTES), wrong);
+    assert_eq!(Word::decode(&[5]), Err(UnknownType(5)));
+    assert_eq!(Word::decode(&[4, 0, 0, 0, 0, 0]), Err(TrailingBytes));
 }

@@ -218,8 +218,8 @@ fn a_claimed_length_allocates_nothing() {
 #[test]
 fn unknown_control_messages_are_refused() {
     let unknown = Err(Invalid("control message"));
-    assert_eq!(Request::decode(&[0, 10]), unknown);
-    assert_eq!(Response::decode(&[7]).map(drop), unknown.map(drop));
+    assert_eq!(Request::decode(&[0, 11]), unknown);
+    assert_eq!(Response::decode(&[8]).map(drop), unknown.map(drop));
     assert_eq!(Response::decode(&[6, 15]).map(drop), Err(Invalid("control message")));
     assert_eq!(Push::decode(&[5]).map(drop), Err(Invalid("control message")));
     assert_eq!(Request::decode(&[2]).map(drop), Err(Invalid("control message")), "no such option");

@@ -8,12 +8,15 @@ use halloo_wire::content::{Ack, Content, Message, Ping, Profile, Resend, Safety}
 use halloo_wire::datagram::{Class, Probe, RELAY_HEADER, RelayFrame, classify};
 use halloo_wire::envelope::{EnvelopeRef, Header, padded_len};
 use halloo_wire::inner::{Inner, Plain};
-use halloo_wire::limits::{CLASS_LARGE, CLASS_MEDIUM, CLASS_SMALL};
+use halloo_wire::limits::{CLASS_LARGE, CLASS_MEDIUM, CLASS_SMALL, MAX_PARKED, MAX_RING_PARTS};
 use halloo_wire::node::{ChannelName, NodeFrame};
+use halloo_wire::parked::{
+    HEADER_LEN, Keepalive, ParkedDatagram, RING_BYTES, RingPart, Sealed, TAG_LEN, Word,
+};
 use halloo_wire::peer::{Control, Push, Request, Response};
 use halloo_wire::peer_datagram::PeerDatagram;
 use halloo_wire::prekey::{Introduction, PrekeyBundle};
-use halloo_wire::{ChannelId, DecodeError};
+use halloo_wire::{ChannelId, DecodeError, RowId};
 use proptest::prelude::*;
 use proptest::sample::Index;
 use proptest::test_runner::TestCaseError;
@@ -160,6 +163,59 @@ proptest! {
     }
 
     #[test]
+    fn keepalives(v in any_::keepalive(), t in tampering()) {
+        prop_assert!(v.encode().len() + HEADER_LEN + TAG_LEN <= MAX_PARKED);
+        canonical(&v, Keepalive::encode, Keepalive::decode, t)?;
+    }
+
+    #[test]
+    fn words_to_a_parked_node(v in any_::word(), t in tampering()) {
+        let sealed = v.encode().len() + HEADER_LEN + TAG_LEN;
+        let most = match v {
+            Word::Ring { .. } => MAX_PARKED,
+            _ => ParkedDatagram::SHORTEST_KEEPALIVE,
+        };
+        prop_assert!(sealed <= most);
+        // A ring that brings bytes may bring fewer.
+        let cut_is_another = matches!(&v, Word::Ring { .. });
+        if cut_is_another {
+            prop_assert_eq!(Word::decode(&v.encode()), Ok(v));
+        } else {
+            canonical(&v, Word::encode, Word::decode, t)?;
+        }
+    }
+
+    #[test]
+    fn a_ring_comes_in_parts_that_make_it_whole(bytes in proptest::collection::vec(any::<u8>(), 0..6000)) {
+        match RingPart::split(&bytes) {
+            Some(parts) => {
+                let together: Vec<u8> = parts.iter().flat_map(|it| it.bytes.clone()).collect();
+                prop_assert_eq!(together, bytes);
+            }
+            None => prop_assert!(bytes.len() > usize::from(MAX_RING_PARTS) * RING_BYTES),
+        }
+    }
+
+    #[test]
+    fn parked_datagrams(
+        row: u64,
+        counter: u64,
+        retry_after_ms: u32,
+        sealed in proptest::collection::vec(any::<u8>(), 32..=MAX_PARKED - HEADER_LEN),
+        cut: Index,
+    ) {
+        let sealed = Sealed { row: RowId(row), counter, sealed: &sealed };
+        let unknown = ParkedDatagram::Unknown { row: RowId(row), counter, retry_after_ms };
+        for it in [ParkedDatagram::Keepalive(sealed), ParkedDatagram::Word(sealed), unknown] {
+            let bytes = it.encode();
+            prop_assert_eq!(classify(&bytes), Class::Parked);
+            prop_assert_eq!(ParkedDatagram::decode(&bytes), Ok(it));
+            let cut = &bytes[..cut.index(bytes.len())];
+            prop_assert!(ParkedDatagram::decode(cut) != Ok(it));
+        }
+    }
+
+    #[test]
     fn envelopes(
         lane in any_::lane(),
         key_id: u64,
@@ -205,6 +261,9 @@ proptest! {
         let _ = Probe::decode(&bytes);
         let _ = RelayFrame::decode(&bytes);
         let _ = PeerDatagram::decode(&bytes);
+        let _ = ParkedDatagram::decode(&bytes);
+        let _ = Keepalive::decode(&bytes);
+        let _ = Word::decode(&bytes);
         let _ = EnvelopeRef::decode(&bytes);
     }
 }

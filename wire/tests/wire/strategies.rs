@@ -11,18 +11,20 @@ use halloo_wire::envelope::Lane;
 use halloo_wire::inner::{Inner, Kind, Plain, RatchetType, Route};
 use halloo_wire::limits::{
     MAX_ATTESTED, MAX_CANDIDATES, MAX_CHANNEL_NAME, MAX_KNOCK_DATAGRAMS, MAX_ONE_TIME_KEYS,
-    MAX_PASSPORT, MAX_PEERS, MAX_SEALED_CARD,
+    MAX_PASSPORT, MAX_PEERS, MAX_RING_PARTS, MAX_SEALED_CARD, MAX_TAKEN,
 };
 use halloo_wire::node::{ChannelName, NodeFrame};
+use halloo_wire::parked::{Keepalive, RING_BYTES, RingPart, Word};
 use halloo_wire::peer::{
     Attested, Call, Callee, DropEnvelope, Found, Grant, Knock, KnockMessage, Knocked, LookUp, Page,
-    PeerError, Publication, Push, Receipt, Register, Registered, Request, Response, Waiting,
+    Parked, PeerError, Publication, Push, Receipt, Register, Registered, Request, Response,
+    Waiting,
 };
 use halloo_wire::peer_datagram::{EchoAnswer, PeerDatagram};
 use halloo_wire::prekey::{Introduction, PrekeyBundle};
 use halloo_wire::{
     CapabilityId, CapabilityToken, ChannelId, DeviceId, EnvelopeId, Fingerprint, InstanceId,
-    MessageId, Nonce, PeerFingerprint, RoundId, Seq, SessionId, StreamId, Transcript,
+    MessageId, Nonce, PeerFingerprint, RoundId, RowId, Seq, SessionId, StreamId, Transcript,
 };
 use proptest::collection::vec;
 use proptest::option;
@@ -62,6 +64,7 @@ fn call() -> impl Strategy<Value = Call> {
         ),
         knock().prop_map(Call::Knock),
         attested().prop_map(Call::Attest),
+        Just(Call::Park),
     ]
 }
 
@@ -131,6 +134,9 @@ pub(crate) fn response() -> impl Strategy<Value = Response> {
         (option::of(callee()), option::of(prop::result::maybe_err(receipt(), peer_error())))
             .prop_map(|(callee, message)| Response::Knocked(Knocked { callee, message })),
         peer_error().prop_map(Response::Refused),
+        (any::<u64>(), any::<u16>()).prop_map(|(row, silence_s)| {
+            Response::Parked(Parked { row: RowId(row), silence_s })
+        }),
     ]
 }
 
@@ -230,6 +236,31 @@ pub(crate) fn peer_datagram() -> impl Strategy<Value = PeerDatagram> {
         (channel(), any::<u64>())
             .prop_map(|(channel, cookie)| PeerDatagram::RelayAnswer { channel, cookie }),
         channel().prop_map(|channel| PeerDatagram::Keep { channel }),
+    ]
+}
+
+pub(crate) fn keepalive() -> impl Strategy<Value = Keepalive> {
+    (any::<u64>(), any::<u32>(), vec(envelope_id(), 0..=MAX_TAKEN))
+        .prop_map(|(cookie, rung, taken)| Keepalive { cookie, rung, taken })
+}
+
+pub(crate) fn word() -> impl Strategy<Value = Word> {
+    let part = (bytes(usize::from(MAX_RING_PARTS) * RING_BYTES), any::<usize>()).prop_map(
+        |(bytes, which)| {
+            let parts = RingPart::split(&bytes).expect("few enough");
+            if parts.is_empty() { RingPart::NOTHING } else { parts[which % parts.len()].clone() }
+        },
+    );
+    prop_oneof![
+        (any::<u64>(), any::<u16>())
+            .prop_map(|(counter, waiting)| Word::Heard { counter, waiting }),
+        any::<u64>().prop_map(|cookie| Word::Challenge { cookie }),
+        (any::<u32>(), any::<u16>(), part).prop_map(|(number, waiting, part)| Word::Ring {
+            number,
+            waiting,
+            part
+        }),
+        any::<u32>().prop_map(|retry_after_ms| Word::Draining { retry_after_ms }),
     ]
 }
 

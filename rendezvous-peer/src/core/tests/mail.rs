@@ -167,7 +167,7 @@ fn the_sweep_forgets_what_nobody_asks_for() {
     let sender = w.anonymous();
     w.call(sender, None, World::drop_call(ALICE, Lane::Contacts, 1, Some(1)));
     w.pass(Duration::from_secs(72 * 3600));
-    assert_eq!(w.core.expire(w.now), Expired { envelopes: 1, ..Expired::default() });
+    assert_eq!(w.expire(), Expired { envelopes: 1, ..Expired::default() });
     assert_eq!(w.core.stats().memory_used, before);
 }
 

@@ -5,6 +5,7 @@
 mod echo;
 mod knocks;
 mod mail;
+mod parking;
 mod properties;
 mod reach;
 mod refusals;
@@ -82,6 +83,11 @@ impl World {
 
     pub(super) fn pass(&mut self, span: std::time::Duration) {
         self.now = self.now.after(span);
+    }
+
+    /// Forgets everything that has had its time.
+    pub(super) fn expire(&self) -> Expired {
+        expire(&self.core, self.now)
     }
 
     pub(super) fn anonymous(&mut self) -> ConnId {
@@ -216,6 +222,18 @@ impl World {
         let stats = self.core.stats();
         stats.incidents.iter().find(|(k, _)| *k == kind).map_or(0, |(_, n)| *n)
     }
+}
+
+/// Goes round the whole table.
+pub(super) fn expire(core: &Core, now: Millis) -> Expired {
+    (0..Core::SWEEPS).fold(Expired::default(), |sum, _| {
+        let Expired { envelopes, registrations, channels } = core.expire(now);
+        Expired {
+            envelopes: sum.envelopes + envelopes,
+            registrations: sum.registrations + registrations,
+            channels: sum.channels + channels,
+        }
+    })
 }
 
 pub(super) fn nobody() -> Response {

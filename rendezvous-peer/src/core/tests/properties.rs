@@ -188,7 +188,7 @@ impl Model {
             }
             Step::Expire => {
                 // Nobody stays away for fourteen days here.
-                assert_eq!(self.w.core.expire(self.w.now).registrations, 0);
+                assert_eq!(self.w.expire().registrations, 0);
             }
         }
     }
@@ -346,11 +346,13 @@ impl Model {
         let charged: usize = self.w.core.inspect(self.w.now).iter().map(|r| r.memory).sum();
         assert_eq!(self.w.core.memory.used(), charged);
         assert!(charged <= MEMORY);
-        for row in &self.w.core.rows {
+        let mut rows = 0;
+        self.w.core.rows.each(|_, row| {
             assert_eq!(row.charged(), row.cost());
-        }
+            rows += 1;
+        });
         let stats = self.w.core.stats();
-        assert_eq!(stats.registrations, self.w.core.rows.len());
+        assert_eq!(stats.registrations, rows);
         assert_eq!(stats.connections, self.conns.len() + 1);
     }
 }
@@ -386,10 +388,11 @@ fn parallel_connections_leave_exact_accounts() {
         }
     });
     assert_eq!(core.connections.load(Ordering::Relaxed), 0);
-    assert!(core.shares.is_empty() && core.rows.iter().all(|r| r.presence.is_none()));
+    assert!(core.shares.is_empty());
+    core.rows.each(|_, row| assert!(row.presence.is_none()));
     let charged: usize = core.inspect(Millis(0)).iter().map(|r| r.memory).sum();
     assert_eq!(core.memory.used(), charged);
-    core.expire(Millis(u64::MAX));
+    expire(&core, Millis(u64::MAX));
     assert_eq!((core.memory.used(), core.stats().registrations), (0, 0));
 }
 

@@ -150,17 +150,17 @@ fn challenges_are_few_however_many_frames_come() {
 fn a_channel_on_which_nobody_is_heard_ends() {
     let mut p = Pair::new();
     p.w.pass(119 * SECOND);
-    assert_eq!(p.w.core.expire(p.w.now).channels, 0);
+    assert_eq!(p.w.expire().channels, 0);
     p.w.pass(SECOND);
     assert_eq!(p.call(), Err(RelayDrop::NoChannel), "even before it is swept out");
     p.keep(p.caller, p.channel);
-    assert_eq!(p.w.core.expire(p.w.now).channels, 1);
+    assert_eq!(p.w.expire().channels, 1);
     let stats = p.w.core.stats();
     assert_eq!((stats.channels, stats.channels_silent), (0, 1));
     assert!(p.w.core.relay.is_clear());
     p.w.core.connection_closed(p.callee, p.w.now);
     p.w.pass(15 * 24 * 3600 * SECOND);
-    p.w.core.expire(p.w.now);
+    p.w.expire();
     assert_eq!(p.w.core.stats().memory_used, 0);
 }
 
@@ -171,7 +171,7 @@ fn ends_that_are_kept_stay() {
         p.w.pass(25 * SECOND);
         p.keep(p.caller, p.channel);
         p.keep(p.callee, p.channel.other());
-        p.w.core.expire(p.w.now);
+        p.w.expire();
     }
     assert_eq!(p.call(), Ok(address(p.callee)));
     assert_eq!(p.answer(), Ok(address(p.caller)));
@@ -184,7 +184,7 @@ fn nothing_goes_on_to_an_end_that_is_silent_until_it_is_heard_again() {
     assert_eq!(p.call(), Ok(address(p.callee)));
     p.w.pass(60 * SECOND);
     assert_eq!(p.call(), Err(RelayDrop::OtherEndSilent));
-    assert_eq!(p.w.core.expire(p.w.now).channels, 0, "the caller is there");
+    assert_eq!(p.w.expire().channels, 0, "the caller is there");
     assert_eq!(p.answer(), Ok(address(p.caller)));
     assert_eq!(p.call(), Ok(address(p.callee)));
     assert_eq!(p.w.core.stats().relay_to_silent, 1);
@@ -224,7 +224,7 @@ fn a_forgotten_registration_takes_its_channels_along() {
     let mut p = Pair::with(|l| l.registration_ttl = 30 * SECOND);
     p.w.core.connection_closed(p.callee, p.w.now);
     p.w.pass(30 * SECOND);
-    assert_eq!(p.w.core.expire(p.w.now).registrations, 1);
+    assert_eq!(p.w.expire().registrations, 1);
     assert_eq!(p.call(), Err(RelayDrop::NoChannel));
     assert!(p.w.core.relay.is_clear());
     assert_eq!(p.w.core.stats().memory_used, 0);
