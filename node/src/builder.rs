@@ -3,6 +3,7 @@
 use std::net::{Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use halloo_identity::{HomeKey, Identity, PeerAddress, PeerFingerprint, PeerHost};
 use halloo_transport::{Endpoint, EndpointRole};
@@ -28,7 +29,11 @@ pub struct Builder {
     listen: SocketAddr,
     direct: Option<DirectPolicy>,
     accept_all: bool,
+    park_after: Option<Duration>,
 }
+
+/// After how long without a use a registration is parked, unless it is told otherwise.
+const PARK_AFTER: Duration = Duration::from_secs(60);
 
 impl Builder {
     pub(crate) fn new() -> Self {
@@ -40,6 +45,7 @@ impl Builder {
             listen: SocketAddr::from((Ipv6Addr::UNSPECIFIED, 0)),
             direct: None,
             accept_all: false,
+            park_after: Some(PARK_AFTER),
         }
     }
 
@@ -99,6 +105,15 @@ impl Builder {
         self
     }
 
+    /// After how long without a use the connection to the rendezvous peer is given up. The node stays
+    /// reachable: the peer rings it by datagrams, which saves the peer memory and a phone's battery,
+    /// and costs the first message of a conversation nothing. `None` keeps the connection. A minute,
+    /// unless this is called.
+    pub fn park_after(mut self, idle: Option<Duration>) -> Self {
+        self.park_after = idle;
+        self
+    }
+
     /// Starts the node. It registers with its peer in the background: see
     /// [`Node::online`].
     ///
@@ -139,7 +154,14 @@ impl Builder {
             Arc::new(move |output: Output| outputs.take(output)),
             home,
         )?;
-        Ok(Opened { identity: identity_of_net, board, store, thread, listen: self.listen })
+        Ok(Opened {
+            identity: identity_of_net,
+            board,
+            store,
+            thread,
+            listen: self.listen,
+            park_after: self.park_after,
+        })
     }
 }
 
@@ -149,6 +171,7 @@ struct Opened {
     store: Store,
     thread: crate::store::StoreThread,
     listen: SocketAddr,
+    park_after: Option<Duration>,
 }
 
 impl Opened {
@@ -170,7 +193,8 @@ impl Opened {
                 StartError::Bind { why: format!("{e}{}", source.unwrap_or_default()) }
             })?;
         let (sender, channels) = mpsc::channel(MAX_WAITING_CHANNELS);
-        let net = Net::new(identity, endpoint, self.store, self.board, sender, peers);
+        let (board, park_after) = (self.board, self.park_after);
+        let net = Net::new(identity, endpoint, self.store, board, sender, peers, park_after);
         let net = Arc::new(net);
         net.start();
         let waiting = net.store.run(|_, cx| cx.db.contacts_with_unacked()).await?;

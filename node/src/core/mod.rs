@@ -12,6 +12,7 @@ mod again;
 mod contacts;
 mod incoming;
 mod outgoing;
+pub(crate) mod parking;
 mod prekeys;
 mod safety;
 pub(crate) mod schedule;

@@ -12,6 +12,7 @@ use tokio::sync::{Notify, mpsc, oneshot, watch};
 use tokio::time::Instant;
 
 use super::dial::{self, Knocked};
+use super::parked::Parked;
 use super::post::{self, ANSWER_DEADLINE, Connected, NoAnswer, OfficeError, patience};
 use super::{Net, Seen};
 use crate::core::schedule::Backoff;
@@ -33,7 +34,7 @@ const FAILURES_AFTER_SHORT: u32 = 6;
 /// A registration that held for this long was a sound one: the waits begin at the first again.
 const STEADY: Duration = Duration::from_secs(10);
 /// How often the bundle's age is looked at.
-const UPKEEP: Duration = Duration::from_secs(3600);
+pub(super) const UPKEEP: Duration = Duration::from_secs(3600);
 
 /// What waits for the store.
 enum Item {
@@ -44,7 +45,7 @@ enum Item {
 
 /// Why a registration ended.
 #[derive(Debug, thiserror::Error)]
-enum Ended {
+pub(super) enum Ended {
     #[error("the rendezvous peer cannot be reached: {0}")]
     Office(#[from] OfficeError),
     #[error("the rendezvous peer refused: {0}")]
@@ -58,6 +59,8 @@ enum Ended {
     Superseded,
     #[error("the rendezvous peer stops for a while")]
     Draining(Duration),
+    #[error("the rendezvous peer does not know this node any more: it was restarted")]
+    Forgotten(Duration),
     #[error(transparent)]
     Store(#[from] StoreError),
 }
@@ -82,6 +85,8 @@ pub(crate) async fn run(net: Arc<Net>, peer: PeerHost) {
             // It is likely to be there, at the end of a new connection.
             Ended::Silent(_) => continue,
             Ended::Draining(pause) => pause.clamp(wait, RETRY.last),
+            // It says when there is room for one more.
+            Ended::Forgotten(pause) => pause,
             // Two copies that take the place from each other would never stop.
             Ended::Superseded | Ended::Office(OfficeError::KeyChanged { .. }) => RETRY.last,
             _ => wait.mul_f64(random::jitter()),
@@ -96,9 +101,21 @@ struct Home<'a> {
     peer: &'a PeerHost,
 }
 
-impl Home<'_> {
-    /// Registers and serves the registration until it ends.
+impl<'a> Home<'a> {
+    /// Registers and serves the registration until it ends, with a connection while there is use
+    /// for one.
     async fn stay(&self) -> Result<std::convert::Infallible, Ended> {
+        loop {
+            let parked = self.visit().await?;
+            tracing::debug!("Parked");
+            self.net.post.forget_idle();
+            parked.stay().await?;
+            tracing::debug!("Coming for what waits");
+        }
+    }
+
+    /// Registers, and serves the connection until it is parked.
+    async fn visit(&self) -> Result<Parked<'a>, Ended> {
         let peer = self.peer.clone();
         let hint = self
             .net
@@ -138,8 +155,9 @@ impl Home<'_> {
             return Err(Ended::Lost("it did not answer the registration".into()));
         };
         let (addr, by_tunnel) = (welcome.observed, tunnel.is_some());
-        let seen = Seen { addr, by_tunnel, caught_up: false };
-        let session = Session { net: self.net, connection, again: Notify::new() };
+        let returns = self.net.observed.borrow().contains_key(self.peer);
+        let seen = Seen { addr, by_tunnel, caught_up: returns };
+        let session = Session { net: self.net, connection, by_tunnel, again: Notify::new() };
         let id = registered.session;
         let (kept_by, run) = (self.peer.clone(), welcome.instance);
         self.net.store.run(move |m, cx| m.mailbox_kept_by(cx, &kept_by, run)).await?;
@@ -152,8 +170,11 @@ impl Home<'_> {
                 self.net.observed.send_modify(|o| {
                     o.insert(self.peer.clone(), seen);
                 });
-                self.net.board.tell(EventKind::Online { peer: self.peer.clone() });
-                self.net.spawn(Arc::clone(self.net).warm_up());
+                // Who was parked was there all the time.
+                if !returns {
+                    self.net.board.tell(EventKind::Online { peer: self.peer.clone() });
+                    self.net.spawn(Arc::clone(self.net).warm_up());
+                }
                 Ok(())
             };
             // What they have written meanwhile.
@@ -169,7 +190,7 @@ impl Home<'_> {
                 Ok(())
             };
             let serve = session.serve(id, &envelopes, &mut granted, &mut attest);
-            tokio::try_join!(caught_up, serve).map(|((), never)| never)
+            tokio::try_join!(caught_up, serve).map(|((), parked)| parked)
         };
         // The queue is served beside the fetching, which waits for it when it is full.
         tokio::select! {
@@ -185,11 +206,12 @@ impl Home<'_> {
 struct Session<'a> {
     net: &'a Arc<Net>,
     connection: PeerConnection,
+    by_tunnel: bool,
     /// Something was too early to be taken, and others have been read since.
     again: Notify,
 }
 
-impl Session<'_> {
+impl<'a> Session<'a> {
     async fn publish(&self, session: SessionId, has: Option<(u64, u16)>) -> Result<(), Ended> {
         let publication = self.net.store.run(move |m, cx| m.publication(cx, has)).await?;
         if let Some(publication) = publication {
@@ -239,25 +261,41 @@ impl Session<'_> {
         }
     }
 
-    /// Takes what the peer pushes, and keeps what it has up to date.
+    /// Takes what the peer pushes, and keeps what it has up to date, until there has been no use for
+    /// the connection for so long that it is parked.
     async fn serve(
         &self,
         session: SessionId,
         envelopes: &mpsc::Sender<Item>,
         grants: &mut watch::Receiver<u64>,
         attest: &mut watch::Receiver<Vec<Attested>>,
-    ) -> Result<std::convert::Infallible, Ended> {
+    ) -> Result<Parked<'a>, Ended> {
         let mut upkeep = tokio::time::interval(UPKEEP);
         upkeep.reset();
+        // No datagram finds its way back through a tunnel that has ended.
+        let park_after = self.net.park_after.filter(|_| !self.by_tunnel);
+        let mut used = Instant::now();
         let mut network = self.net.network.subscribe();
         let mut ended = self.net.ended.subscribe();
         loop {
+            let idle = async {
+                match park_after {
+                    Some(after) => tokio::time::sleep_until(used + after).await,
+                    None => std::future::pending().await,
+                }
+            };
             tokio::select! {
+                () = idle => match self.park(session).await? {
+                    Some(parked) => return Ok(parked),
+                    None => used = Instant::now(),
+                },
                 push = self.connection.next_push() => match push {
                     Ok(Push::Envelope(waiting)) => {
+                        used = Instant::now();
                         let _ = envelopes.send(Item::Envelope(waiting)).await;
                     }
                     Ok(Push::Knock { capability, observed, card, channel, datagrams }) => {
+                        used = Instant::now();
                         let via = self.connection.remote_addr();
                         let rtt = self.connection.rtt();
                         let knocked = Knocked {
@@ -317,6 +355,29 @@ impl Session<'_> {
         }
     }
 
+    /// Asks to be rung by datagrams, and ends the connection. `None` when the peer does not do that.
+    async fn park(&self, session: SessionId) -> Result<Option<Parked<'a>>, Ended> {
+        let halloo_wire::peer::Parked { row, silence_s } =
+            match self.ask(Some(session), Call::Park).await? {
+                Response::Parked(parked) => parked,
+                Response::Refused(e) => {
+                    tracing::debug!(reason = %e, "Not parked");
+                    return Ok(None);
+                }
+                other => return Err(unexpected(&other)),
+            };
+        let parked = Parked {
+            net: self.net,
+            peer: self.connection.remote_addr(),
+            rtt: self.connection.rtt(),
+            row,
+            key: self.connection.parking_key(row),
+            silence: Duration::from_secs(silence_s.into()),
+        };
+        self.connection.close(CloseCode::Done);
+        Ok(Some(parked))
+    }
+
     /// Tells the peer where we are, and says whether it has heard that; `false` when it is silent.
     async fn answers(&self, session: SessionId) -> Result<bool, Ended> {
         let more = self.net.probing.attest.borrow().clone();
@@ -362,27 +423,7 @@ impl Session<'_> {
         session: SessionId,
         envelopes: Vec<Waiting>,
     ) -> Result<Ingested, Ended> {
-        crash::point("home-before-store");
-        let ingested = self
-            .net
-            .store
-            .run(move |m, cx| {
-                let mut dead = Vec::new();
-                let mut arrivals: Vec<Arrival> = Vec::with_capacity(envelopes.len());
-                for w in &envelopes {
-                    match m.open_envelope(cx, w.id, &w.envelope)? {
-                        Some(arrival) => arrivals.push(arrival),
-                        None => dead.push(w.id),
-                    }
-                }
-                let mut ingested = m.ingest(cx, arrivals)?;
-                ingested.refused += dead.len() as u64;
-                ingested.done.extend(dead);
-                Ok::<_, StoreError>(ingested)
-            })
-            .await?;
-        crash::point("home-not-forgotten");
-        self.net.after_ingest(&ingested);
+        let ingested = ingest(self.net, envelopes).await?;
         for ids in ingested.done.chunks(MAX_ACK_IDS) {
             self.tell(session, Call::Ack(ids.to_vec())).await?;
         }
@@ -401,6 +442,31 @@ impl Session<'_> {
             Err(NoAnswer::Failed(e)) => Err(Ended::Lost(e.to_string())),
         }
     }
+}
+
+/// Stores envelopes. What is done with may be forgotten by the peer.
+pub(super) async fn ingest(net: &Arc<Net>, envelopes: Vec<Waiting>) -> Result<Ingested, Ended> {
+    crash::point("home-before-store");
+    let ingested = net
+        .store
+        .run(move |m, cx| {
+            let mut dead = Vec::new();
+            let mut arrivals: Vec<Arrival> = Vec::with_capacity(envelopes.len());
+            for w in &envelopes {
+                match m.open_envelope(cx, w.id, &w.envelope)? {
+                    Some(arrival) => arrivals.push(arrival),
+                    None => dead.push(w.id),
+                }
+            }
+            let mut ingested = m.ingest(cx, arrivals)?;
+            ingested.refused += dead.len() as u64;
+            ingested.done.extend(dead);
+            Ok::<_, StoreError>(ingested)
+        })
+        .await?;
+    crash::point("home-not-forgotten");
+    net.after_ingest(&ingested);
+    Ok(ingested)
 }
 
 fn done(response: Response) -> Result<(), Ended> {

@@ -3,7 +3,8 @@
 //!
 //! | task | one for each | does |
 //! |---|---|---|
-//! | [`home`] | rendezvous peer of ours | registers, publishes, receives envelopes and knocks |
+//! | [`home`] | rendezvous peer of ours | registers, publishes, receives envelopes and knocks; parks |
+//! | [`parked`] | node | hands on what comes for parked registrations |
 //! | [`courier`] | contact with something to send | direct connection first, the contact's peer beside it |
 //! | [`direct`] | connection to a contact | reads messages, channels and pings |
 //! | [`paths`] | node | finds direct paths, and moves connections between them and the relay |
@@ -19,6 +20,7 @@ pub(crate) mod home;
 mod interfaces;
 mod lan;
 pub(crate) mod line;
+mod parked;
 pub(crate) mod paths;
 mod portmap;
 pub(crate) mod post;
@@ -29,6 +31,7 @@ use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use halloo_identity::{Fingerprint, Identity, PeerHost};
 use halloo_transport::Strangers;
@@ -46,6 +49,7 @@ use crate::store::{Store, StoreError};
 use direct::Links;
 use halloo_wire::RoundId;
 use lan::Neighbour;
+use parked::Lodgings;
 use paths::Paths;
 use post::Post;
 use probing::Probing;
@@ -73,6 +77,10 @@ pub(crate) struct Net {
     /// How each of our peers sees us; a peer is in here while we are registered there.
     pub(crate) observed: watch::Sender<HashMap<PeerHost, Seen>>,
     pub(crate) knocks: Arc<Semaphore>,
+    /// Our registrations that hold no connection.
+    lodgings: Lodgings,
+    /// After how long without a use a registration is parked.
+    pub(crate) park_after: Option<Duration>,
     own_peers: Vec<PeerHost>,
     /// What our announcement in the local network carries.
     nonce: watch::Sender<Option<RoundId>>,
@@ -108,6 +116,7 @@ impl Net {
         board: Arc<Switchboard>,
         channels: mpsc::Sender<IncomingChannel>,
         own_peers: Vec<PeerHost>,
+        park_after: Option<Duration>,
     ) -> Self {
         Self {
             identity,
@@ -123,6 +132,8 @@ impl Net {
             channels,
             observed: watch::Sender::new(HashMap::new()),
             knocks: Arc::new(Semaphore::new(MAX_KNOCKS)),
+            lodgings: Lodgings::default(),
+            park_after,
             own_peers,
             nonce: watch::Sender::new(None),
             neighbours: watch::Sender::new(Vec::new()),
@@ -144,6 +155,7 @@ impl Net {
         self.spawn(accept_loop(Arc::clone(self)));
         self.spawn(paths::run(Arc::clone(self)));
         self.spawn(probing::run(Arc::clone(self)));
+        self.spawn(parked::run(Arc::clone(self)));
         self.spawn(dial::expect_nearby(Arc::clone(self)));
         self.spawn(dispatch_loop(Arc::clone(self)));
         self.spawn(courier::ask_for_missing(Arc::clone(self)));

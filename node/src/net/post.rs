@@ -41,6 +41,8 @@ pub(super) const ANSWER_DEADLINE: Duration = Duration::from_secs(3);
 const MIN_PATIENCE: Duration = Duration::from_millis(600);
 /// The same in round trips, which leaves time for two losses.
 const PATIENCE_RTTS: u32 = 6;
+/// How long a connection is kept for its next use by a node that is parked.
+const IDLE: Duration = Duration::from_secs(60);
 /// A connection that ends before this was no sound one.
 const STEADY: Duration = Duration::from_secs(10);
 /// How long who waits for a peer lets it be after such a connection.
@@ -63,8 +65,10 @@ pub(crate) struct Office {
     /// The run of the peer.
     pub(crate) instance: InstanceId,
     _tunnel: Option<Arc<WebSocketTunnel>>,
+    /// When somebody asked for it last.
+    used: Instant,
     /// Dropped with the last copy: nobody uses the connection any more.
-    _in_use: Arc<DropGuard>,
+    in_use: Arc<DropGuard>,
 }
 
 /// Why a peer cannot be talked to.
@@ -138,6 +142,18 @@ pub(crate) async fn ask(
 }
 
 impl Post {
+    /// Forgets connections that nobody has used for a while.
+    pub(crate) fn forget_idle(&self) {
+        let is_idle = |office: &Office| {
+            Arc::strong_count(&office.in_use) == 1 && office.used.elapsed() >= IDLE
+        };
+        let mut offices = self.offices.lock().unwrap_or_else(PoisonError::into_inner);
+        offices.retain(|_, slot| {
+            // Who holds the lock uses it.
+            !slot.try_lock().is_ok_and(|slot| slot.as_ref().is_some_and(is_idle))
+        });
+    }
+
     /// Forgets all connections, which end when nobody uses them any more. The next to the same
     /// peer begins with early data.
     pub(crate) fn forget_all(&self) {
@@ -160,7 +176,8 @@ impl Net {
             Arc::clone(offices.entry(peer.clone()).or_default())
         };
         let mut slot = slot.lock().await;
-        if let Some(office) = slot.as_ref().filter(|o| o.connection.close_reason().is_none()) {
+        if let Some(office) = slot.as_mut().filter(|o| o.connection.close_reason().is_none()) {
+            office.used = Instant::now();
             return Ok(office.clone());
         }
         let connected = self.connect(peer, hint, None).await?;
@@ -175,7 +192,8 @@ impl Net {
             connection: connection.clone(),
             instance: welcome.instance,
             _tunnel: tunnel,
-            _in_use: Arc::new(in_use.clone().drop_guard()),
+            used: Instant::now(),
+            in_use: Arc::new(in_use.clone().drop_guard()),
         };
         *slot = Some(office.clone());
         self.spawn(watch(Arc::clone(self), connection, tunnel_end, in_use));

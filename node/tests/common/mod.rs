@@ -12,9 +12,19 @@ use rendezvous_peer::{Config, RunningPeer, StartError};
 pub const PATIENCE: Duration = Duration::from_secs(60);
 
 pub async fn start_peer(data: &Path, listen: &str) -> RunningPeer {
+    start_peer_with(data, listen, |_| {}).await
+}
+
+/// The same, with a changed configuration.
+pub async fn start_peer_with(
+    data: &Path,
+    listen: &str,
+    change: impl FnOnce(&mut Config),
+) -> RunningPeer {
     let mut config = Config::new(data);
     config.listen = listen.parse().unwrap();
     config.drain = Duration::ZERO;
+    change(&mut config);
     let deadline = tokio::time::Instant::now() + PATIENCE;
     loop {
         // An earlier peer's socket closes when its last task has been dropped.
