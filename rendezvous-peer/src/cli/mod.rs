@@ -1,6 +1,7 @@
 //! The command line: reads it, runs the command, turns failures into words and exit codes.
 
 mod address;
+mod admin;
 mod check;
 mod failure;
 mod generate;

@@ -1,6 +1,7 @@
 //! `rendezvous-peer run`
 
 use std::io;
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use halloo_transport::BindError;
@@ -15,6 +16,7 @@ use tracing_subscriber::filter::Targets;
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 
+use super::admin::{AdminAddr, AdminListener, Facts};
 use super::failure::{Exit, Failure};
 use super::settings::Effective;
 use super::values::{BitRate, ByteSize, Span};
@@ -40,11 +42,14 @@ async fn serve(effective: &Effective, no_dumps: bool) -> Result<Exit, Failure> {
     // Before the first word, so that a signal right after it is heard.
     let mut signals = Signals::new().map_err(|e| Failure::of(Exit::Failure, "no-signals", &e))?;
     let config = &effective.config;
+    let admin = admin_listener(effective).await?;
     let peer = rendezvous_peer::start(config.clone()).await.map_err(|e| start_failure(&e))?;
+    let admin_addr = admin.as_ref().map(AdminListener::local_addr);
+    let _admin = admin.map(|admin| admin.serve(peer.monitor(), Facts::of(&peer)));
     if effective.json {
-        ready_event(&peer);
+        ready_event(&peer, admin_addr);
     } else {
-        banner(&peer, config, no_dumps);
+        banner(&peer, config, admin_addr, no_dumps);
     }
     let mut log = IncidentLog::default();
     let mut tick = interval(INCIDENT_TICK);
@@ -74,6 +79,40 @@ async fn serve(effective: &Effective, no_dumps: bool) -> Result<Exit, Failure> {
     Ok(Exit::Ok)
 }
 
+/// Opens the admin port. Where nobody has chosen it, the peer goes on without.
+async fn admin_listener(effective: &Effective) -> Result<Option<AdminListener>, Failure> {
+    let AdminAddr::At(address) = effective.admin else { return Ok(None) };
+    match AdminListener::bind(address).await {
+        Ok(listener) => Ok(Some(listener)),
+        Err(error) if effective.is_given("admin") => Err(admin_failure(address, &error)),
+        Err(error) => {
+            tracing::warn!(
+                port = address.port(), kind = ?error.kind(),
+                "No admin listener: `status`, `health` and `top` find nothing; --admin chooses \
+                 another port"
+            );
+            Ok(None)
+        }
+    }
+}
+
+fn admin_failure(address: SocketAddr, error: &io::Error) -> Failure {
+    let message = format!("cannot listen on TCP {address} for the admin listener: {error}");
+    let exit = match error.kind() {
+        io::ErrorKind::PermissionDenied => Exit::Permission,
+        io::ErrorKind::AddrInUse => {
+            let mut failure = Failure::new(Exit::Conflict, "port-taken", message);
+            if let Some(owner) = port_owner::of_tcp(address.port()) {
+                failure = failure.try_this(format!("stopping {owner}, which holds the port"));
+            }
+            return failure.try_this("--admin 127.0.0.1:PORT with a free port, or --admin off");
+        }
+        io::ErrorKind::AddrNotAvailable => Exit::Config,
+        _ => Exit::Failure,
+    };
+    Failure::new(exit, "cannot-listen", message)
+}
+
 /// Logs go to stderr and come from this project's crates only: what others log at a low level
 /// holds the addresses of nodes.
 fn install_log(level: LevelFilter) {
@@ -86,7 +125,7 @@ fn install_log(level: LevelFilter) {
     tracing_subscriber::registry().with(lines).with(own).init();
 }
 
-fn ready_event(peer: &RunningPeer) {
+fn ready_event(peer: &RunningPeer, admin: Option<SocketAddr>) {
     let addresses: Vec<String> = peer.addresses().iter().map(ToString::to_string).collect();
     output::event(
         "ready",
@@ -98,18 +137,21 @@ fn ready_event(peer: &RunningPeer) {
             "listen": peer.local_addr().to_string(),
             "echo_port": peer.echo_port(),
             "websocket": peer.websocket_addr().map(|a| a.to_string()),
+            "admin": admin.map(|a| a.to_string()),
             "pid": std::process::id(),
         }),
     );
 }
 
-fn banner(peer: &RunningPeer, config: &Config, no_dumps: bool) {
+fn banner(peer: &RunningPeer, config: &Config, admin: Option<SocketAddr>, no_dumps: bool) {
     let limits = &config.limits;
     output::line(&format!("rendezvous-peer {}", env!("CARGO_PKG_VERSION")));
     for address in peer.addresses() {
         output::line(&format!("  address     {address}"));
     }
     output::line(&format!("  listening   {}", listening(peer)));
+    let admin = admin.map_or("off".to_owned(), |a| format!("http://{a}/, for this machine only"));
+    output::line(&format!("  admin       {admin}"));
     output::line(&format!("  relay       {}", relay(limits)));
     output::line(&format!(
         "  memory      up to {} for the table and mailboxes; an envelope waits up to {}",

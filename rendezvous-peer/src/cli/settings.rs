@@ -14,6 +14,7 @@ use rendezvous_peer::{Config, EchoPort, PublicHost, WebSocketAddr};
 use serde::{Deserialize, Deserializer};
 use tracing::level_filters::LevelFilter;
 
+use super::admin::AdminAddr;
 use super::failure::{Exit, Failure};
 use super::values::{BitRate, ByteSize, Span, Switch};
 
@@ -56,6 +57,10 @@ pub(super) struct Settings {
     /// Where the peer's key is kept, and nothing else
     #[arg(long, env = "RENDEZVOUS_PEER_DATA_DIR", value_name = "DIR")]
     data_dir: Option<PathBuf>,
+    /// Where this machine may look at the running peer: an address of the loopback for HTTP, or
+    /// `off`
+    #[arg(long, env = "RENDEZVOUS_PEER_ADMIN", value_name = "ADDR:PORT")]
+    admin: Option<AdminAddr>,
     /// A file with settings, TOML
     #[arg(long, env = "RENDEZVOUS_PEER_CONFIG", value_name = "FILE")]
     #[serde(skip)]
@@ -121,12 +126,21 @@ pub(super) struct Settings {
 pub(super) struct Effective {
     /// What the peer is started with.
     pub(super) config: Config,
+    /// Where the operator looks at it.
+    pub(super) admin: AdminAddr,
     /// Whether output is JSON.
     pub(super) json: bool,
     /// How much is logged.
     pub(super) log: LevelFilter,
     /// Every setting, for printing.
     pub(super) rows: Vec<Row>,
+}
+
+impl Effective {
+    /// Whether somebody has chosen the value of this setting.
+    pub(super) fn is_given(&self, name: &str) -> bool {
+        self.rows.iter().any(|row| row.name == name && row.source != Source::Default)
+    }
 }
 
 /// One setting with where it is from.
@@ -197,6 +211,7 @@ impl Settings {
         let public_hosts =
             pick!(public_host, Ok(Vec::new()), |hosts: &Vec<PublicHost>| join(hosts));
         let data_dir = pick!(data_dir, default_data_dir(), |p: &PathBuf| p.display().to_string());
+        let admin = pick!(admin, Ok(AdminAddr::default()));
         let json = pick!(json, Ok(false));
         let log = pick!(log, Ok(LevelFilter::INFO));
         let memory = pick!(max_memory, Ok(ByteSize(limits.memory))).0;
@@ -230,7 +245,7 @@ impl Settings {
         };
         limits.check().map_err(|e| Failure::of(Exit::Config, "config-invalid", &e))?;
         let config = Config { listen, echo_port, websocket, public_hosts, data_dir, limits, drain };
-        Ok(Effective { config, json, log, rows: pick.rows })
+        Ok(Effective { config, admin, json, log, rows: pick.rows })
     }
 }
 
@@ -351,12 +366,13 @@ mod tests {
     use clap::{Args, Command, FromArgMatches};
 
     /// One value for each setting, as it is written on the command line and in a file.
-    const SAMPLES: [(&str, &str, &str); 20] = [
+    const SAMPLES: [(&str, &str, &str); 21] = [
         ("listen", "127.0.0.1:1", "\"127.0.0.1:1\""),
         ("echo_port", "9", "9"),
         ("websocket", "127.0.0.1:2", "\"127.0.0.1:2\""),
         ("public_host", "a.example,b.example:9", "[\"a.example\", \"b.example:9\"]"),
         ("data_dir", "/x", "\"/x\""),
+        ("admin", "[::1]:3", "\"[::1]:3\""),
         ("json", "true", "true"),
         ("log", "debug", "\"debug\""),
         ("max_memory", "1GiB", "\"1GiB\""),
@@ -453,6 +469,7 @@ mod tests {
         assert_eq!(config("echo_port = \"444\"\n").echo_port, EchoPort::At(444));
         assert_eq!(config("websocket = \"off\"\n").websocket, WebSocketAddr::Off);
         assert!(failure("echo_port = 70000\n").contains("a port number is expected"));
+        assert!(failure("admin = \"0.0.0.0:9464\"\n").contains("ssh -L"));
         assert!(failure("websocket = \"443\"\n").contains("an address with a port is expected"));
     }
 

@@ -8,10 +8,11 @@ mod config;
 mod connection;
 mod forwarder;
 mod host;
+mod monitor;
 
 use std::net::SocketAddr;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
 use dashmap::DashMap;
@@ -31,6 +32,7 @@ use crate::keyfile;
 
 pub use self::config::{Config, EchoPort, ListenError, StartError, WebSocketAddr};
 pub use self::host::{PublicHost, is_public};
+pub use self::monitor::Monitor;
 
 /// How often what has expired is swept out. It is never handed out in between.
 const EXPIRY_TICK: Duration = Duration::from_secs(5);
@@ -207,6 +209,12 @@ impl RunningPeer {
     /// Time since the peer started, as the incidents count it.
     pub fn uptime(&self) -> Duration {
         self.shared.clock.0.elapsed()
+    }
+
+    /// A view of the peer's counters that outlives it.
+    pub fn monitor(&self) -> Monitor {
+        let tunnels = self.tunnels.as_ref().map_or_else(Weak::new, Arc::downgrade);
+        Monitor { core: Arc::clone(&self.shared.core), clock: self.shared.clock, tunnels }
     }
 
     /// Everything that the table holds: what somebody would find who seized the machine while it

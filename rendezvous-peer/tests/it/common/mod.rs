@@ -45,6 +45,7 @@ impl Process {
         let mut child = command(home)
             .args(["run", "--json", "--listen", listen])
             .env("RENDEZVOUS_PEER_DRAIN_TIMEOUT", "1s")
+            .env("RENDEZVOUS_PEER_ADMIN", "127.0.0.1:0")
             .args(args)
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
@@ -93,6 +94,10 @@ impl Process {
 
     pub(crate) fn websocket(&self) -> SocketAddr {
         self.ready["websocket"].as_str().unwrap().parse().unwrap()
+    }
+
+    pub(crate) fn admin(&self) -> SocketAddr {
+        self.ready["admin"].as_str().unwrap().parse().unwrap()
     }
 
     pub(crate) fn key(&self) -> PeerFingerprint {
