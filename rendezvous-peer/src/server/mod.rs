@@ -27,7 +27,9 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use self::forwarder::Forwarder;
-use crate::core::{ConnId, Core, Expired, Incident, Millis, Outcome, RowView, Stats};
+use crate::core::{
+    ConnId, Core, Expired, Incident, Limits, LimitsError, Millis, Outcome, RowView, Stats,
+};
 use crate::keyfile;
 
 pub use self::config::{Config, EchoPort, ListenError, StartError, WebSocketAddr};
@@ -209,6 +211,20 @@ impl RunningPeer {
     /// Time since the peer started, as the incidents count it.
     pub fn uptime(&self) -> Duration {
         self.shared.clock.0.elapsed()
+    }
+
+    /// Changes the limits, as [`Core::set_limits`] does. How many WebSockets there may be stays as
+    /// it was at the start.
+    ///
+    /// # Errors
+    /// [`LimitsError`] when the limits cannot work together; nothing has changed then.
+    pub fn set_limits(&self, limits: Limits) -> Result<(), LimitsError> {
+        self.shared.core.set_limits(limits)
+    }
+
+    /// Changes how long the peer, when it stops, lets its connections leave by themselves.
+    pub fn set_drain(&mut self, drain: Duration) {
+        self.drain = drain;
     }
 
     /// A view of the peer's counters that outlives it.

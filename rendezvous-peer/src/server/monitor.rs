@@ -25,7 +25,7 @@ impl Monitor {
 
     /// The limits in force.
     pub fn limits(&self) -> Limits {
-        *self.core.limits()
+        self.core.limits()
     }
 
     /// What has come to the WebSockets' port, while there is one.

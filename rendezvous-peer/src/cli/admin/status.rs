@@ -207,7 +207,7 @@ pub(in crate::cli) mod tests {
         };
         let core = core.unwrap();
         let none = ListenerStats::default();
-        Status::of(&core.stats(), core.limits(), none, &[], Duration::from_secs(90_061), &facts)
+        Status::of(&core.stats(), &core.limits(), none, &[], Duration::from_secs(90_061), &facts)
     }
 
     #[test]
