@@ -18,6 +18,8 @@ pub(super) enum Exit {
     Usage,
     /// What was asked for is not there.
     NotFound,
+    /// Nothing answers.
+    Unreachable,
     /// Something else is in the place.
     Conflict,
     /// Permission is missing.
@@ -35,6 +37,7 @@ impl From<Exit> for ExitCode {
             Exit::Failure => 1,
             Exit::Usage => 2,
             Exit::NotFound => 3,
+            Exit::Unreachable => 4,
             Exit::Conflict => 8,
             Exit::Permission => 77,
             Exit::Config => 78,
@@ -85,7 +88,7 @@ impl Failure {
             let error = json!({
                 "code": self.code,
                 "message": self.message,
-                "retryable": self.exit == Exit::Conflict,
+                "retryable": matches!(self.exit, Exit::Conflict | Exit::Unreachable),
                 "help": self.hints,
             });
             output::error_line(&json!({ "schema": output::SCHEMA, "error": error }).to_string());

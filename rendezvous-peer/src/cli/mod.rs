@@ -10,6 +10,8 @@ mod output;
 mod port_owner;
 mod run;
 mod settings;
+mod status;
+mod top;
 mod values;
 
 use std::ffi::OsString;
@@ -38,9 +40,10 @@ Examples:
   rendezvous-peer                                      listens on port 443, UDP and TCP
   rendezvous-peer run --public-host peer.example.org   prints an address with that name
   rendezvous-peer run --listen [::]:8443               needs no privileges
+  rendezvous-peer status                               what the running peer does and holds
   rendezvous-peer config check                         shows every setting and where it is from
 
-Exit codes: 0 ok, 1 failure, 2 usage, 3 not found, 8 the port is taken, 77 permission, \
+Exit codes: 0 ok, 1 failure, 2 usage, 3 not found, 4 nothing answers, 8 the port is taken, 77 permission, \
 78 configuration, 130 interrupted";
 
 #[derive(Debug, Subcommand)]
@@ -49,6 +52,13 @@ enum Command {
     Run(Settings),
     /// Prints the address to give to `halloo init --peer`
     Address(Settings),
+    /// Prints what the peer that runs on this machine does and holds
+    Status(Settings),
+    /// Says whether the peer that runs on this machine takes connections (exit code 0), is about
+    /// to stop (1), or does not answer (4)
+    Health(Settings),
+    /// Shows what the peer that runs on this machine does, each second; `q` leaves
+    Top(Settings),
     /// Looks at the configuration
     Config {
         #[command(subcommand)]
@@ -108,6 +118,9 @@ fn execute(cli: Cli, matches: &ArgMatches) -> Result<Exit, Failure> {
     match cli.command {
         Command::Run(settings) => run::run(&settings.resolve(inner, None)?),
         Command::Address(settings) => address::address(&settings.resolve(inner, None)?),
+        Command::Status(settings) => status::status(&settings.resolve(inner, None)?),
+        Command::Health(settings) => status::health(&settings.resolve(inner, None)?),
+        Command::Top(settings) => top::top(&settings.resolve(inner, None)?),
         Command::Config { command: ConfigCommand::Check { file, settings } } => {
             check::check(&settings.resolve(inner, file)?)
         }

@@ -176,3 +176,113 @@ fn an_address_that_others_reach_is_refused_with_a_way() {
         assert!(stderr.contains("ssh -L 9464:127.0.0.1:9464 HOST"), "{stderr}");
     }
 }
+
+/// Runs a command that asks the peer whose admin listener is at `admin`.
+fn ask(admin: &str, args: &[&str]) -> (Option<i32>, String, String) {
+    let home = tempfile::tempdir().unwrap();
+    let output = command(home.path()).args(args).args(["--admin", admin]).output().unwrap();
+    let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
+    (output.status.code(), text(output.stdout), text(output.stderr))
+}
+
+#[tokio::test]
+async fn commands_ask_the_running_peer() {
+    let home = tempfile::tempdir().unwrap();
+    let mut peer = Process::start(home.path(), &["--drain-timeout", "1h"]).await;
+    let admin = peer.admin().to_string();
+    let stays = Node::new(&peer).connect(Show::Nothing).await;
+
+    let (code, stdout, _) = ask(&admin, &["status"]);
+    assert_eq!(code, Some(0));
+    assert!(stdout.contains("  connections                1 of 10,000\n"), "{stdout}");
+    assert!(stdout.contains(peer.ready["address"].as_str().unwrap()), "{stdout}");
+    let (code, stdout, _) = ask(&admin, &["status", "--json"]);
+    let shown: Value = serde_json::from_str(&stdout).unwrap();
+    assert_eq!((code, &shown["schema"]), (Some(0), &1.into()));
+    assert_eq!(shown["counters"]["connected"], 1);
+    assert_eq!(ask(&admin, &["health"]).1, "accepting\n");
+    let (code, stdout, _) = ask(&admin, &["top"]);
+    assert_eq!(code, Some(0), "without a terminal, it ends");
+    assert!(stdout.contains("connections welcomed"), "{stdout}");
+
+    peer.signal(Signal::TERM);
+    assert!(matches!(stays.push().await, Push::Draining { .. }));
+    let (code, stdout, _) = ask(&admin, &["health", "--json"]);
+    assert_eq!(code, Some(1));
+    assert_eq!(serde_json::from_str::<Value>(&stdout).unwrap()["state"], "draining");
+    stays.connection.close(CloseCode::Done);
+    peer.wait().await;
+    for args in [["health"].as_slice(), &["status"], &["status", "--json"], &["top"]] {
+        let (code, stdout, stderr) = ask(&admin, args);
+        assert_eq!((code, stdout.as_str()), (Some(4), ""), "{stderr}");
+        assert!(stderr.contains("not-running"), "{stderr}");
+    }
+}
+
+#[test]
+fn another_program_on_the_port_is_not_taken_for_a_peer() {
+    let other = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let admin = other.local_addr().unwrap().to_string();
+    let answers = std::thread::spawn(move || {
+        for body in ["hello", "{\"program\":\"other\",\"schema\":1}"] {
+            let (mut stream, _) = other.accept().unwrap();
+            // Read before it is closed, or the answer may be lost.
+            let mut request = [0; 4096];
+            let mut n = 0;
+            while !request[..n].ends_with(b"\r\n\r\n") {
+                n += std::io::Read::read(&mut stream, &mut request[n..]).unwrap();
+            }
+            let answer = format!("HTTP/1.1 200 OK\r\n\r\n{body}");
+            std::io::Write::write_all(&mut stream, answer.as_bytes()).unwrap();
+        }
+    });
+    for _ in 0..2 {
+        let (code, _, stderr) = ask(&admin, &["health"]);
+        assert_eq!(code, Some(1), "{stderr}");
+        assert!(stderr.starts_with("error[not-a-peer]"), "{stderr}");
+    }
+    answers.join().unwrap();
+    assert_eq!(ask("off", &["health"]).0, Some(3));
+    assert_eq!(ask("127.0.0.1:0", &["health"]).0, Some(3));
+}
+
+#[tokio::test]
+async fn top_shows_the_numbers_and_gives_the_terminal_back() {
+    use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
+    use rustix::termios::{LocalModes, Winsize, tcgetattr, tcsetwinsize};
+    let home = tempfile::tempdir().unwrap();
+    let peer = Process::start(home.path(), &[]).await;
+    let master = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY).unwrap();
+    grantpt(&master).unwrap();
+    unlockpt(&master).unwrap();
+    let name = ptsname(&master, Vec::new()).unwrap().into_string().unwrap();
+    let terminal = std::fs::OpenOptions::new().read(true).write(true).open(name).unwrap();
+    tcsetwinsize(&terminal, Winsize { ws_row: 24, ws_col: 80, ws_xpixel: 0, ws_ypixel: 0 })
+        .unwrap();
+    let before = tcgetattr(&terminal).unwrap();
+    let mut top = command(home.path())
+        .args(["top", "--admin", &peer.admin().to_string()])
+        .env("TERM", "xterm")
+        .stdin(terminal.try_clone().unwrap())
+        .stdout(terminal.try_clone().unwrap())
+        .stderr(terminal.try_clone().unwrap())
+        .spawn()
+        .unwrap();
+    let mut master = std::fs::File::from(master);
+    let mut screen = String::new();
+    let read_until = |master: &mut std::fs::File, screen: &mut String, text: &str| {
+        let mut buffer = [0; 4096];
+        while !screen.contains(text) {
+            let n = std::io::Read::read(master, &mut buffer).unwrap();
+            screen.push_str(&String::from_utf8_lossy(&buffer[..n]));
+        }
+    };
+    // The last thing that is drawn.
+    read_until(&mut master, &mut screen, "leaves");
+    assert!(!tcgetattr(&terminal).unwrap().local_modes.contains(LocalModes::ICANON));
+    std::io::Write::write_all(&mut master, b"q").unwrap();
+    read_until(&mut master, &mut screen, "\x1b[?1049l");
+    assert!(top.wait().unwrap().success());
+    assert!(screen.contains("accepting"), "{screen}");
+    assert_eq!(tcgetattr(&terminal).unwrap().local_modes, before.local_modes);
+}

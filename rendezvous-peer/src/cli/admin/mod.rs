@@ -13,6 +13,7 @@
 //! only requests for a name of the loopback are answered.
 
 mod address;
+pub(super) mod client;
 mod metrics;
 mod page;
 mod process;
@@ -39,10 +40,11 @@ use tokio::sync::Semaphore;
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::{CancellationToken, DropGuard};
 
-use self::status::{State, Status};
-
 pub(super) use self::address::AdminAddr;
-pub(super) use self::status::Facts;
+pub(super) use self::sections::{Section, bytes, grouped, sections, span};
+#[cfg(test)]
+pub(super) use self::status::tests::sample;
+pub(super) use self::status::{Facts, Level, State, Status};
 
 /// Requests at a time: a scraper, a page, some commands. Others wait.
 const CONNECTIONS: usize = 16;

@@ -25,7 +25,7 @@ pub(in crate::cli) fn sections(status: &Status) -> Vec<Section> {
             "At the moment",
             vec![
                 ("connections", of_limit(status.connections, grouped)),
-                ("of these by WebSocket", grouped(status.websocket_tunnels)),
+                ("WebSocket tunnels", grouped(status.websocket_tunnels)),
                 ("registered devices", of_limit(status.registrations, grouped)),
                 ("relay channels", of_limit(status.relay_channels, grouped)),
                 ("table and mailboxes", of_limit(status.memory_bytes, bytes)),
