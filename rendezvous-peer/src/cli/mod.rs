@@ -10,6 +10,7 @@ mod output;
 mod port_owner;
 mod run;
 mod settings;
+mod show;
 mod status;
 mod top;
 mod values;
@@ -74,13 +75,18 @@ enum Command {
 
 #[derive(Debug, Subcommand)]
 enum ConfigCommand {
-    /// Checks flags, environment and file, and prints each setting with its source
+    /// Checks flags, environment and file, prints each setting with its source, and warns of what
+    /// is allowed and seldom wise
     Check {
         /// The file to check, in place of --config
         file: Option<PathBuf>,
         #[command(flatten)]
         settings: Box<Settings>,
     },
+    /// Prints the settings in force, as a file with them would look
+    Show(Box<Settings>),
+    /// Prints a file with every setting, its meaning and its default, all commented out
+    Example,
 }
 
 #[derive(Debug, Subcommand)]
@@ -124,6 +130,10 @@ fn execute(cli: Cli, matches: &ArgMatches) -> Result<Exit, Failure> {
         Command::Config { command: ConfigCommand::Check { file, settings } } => {
             check::check(&settings.resolve(inner, file)?)
         }
+        Command::Config { command: ConfigCommand::Show(settings) } => {
+            show::show(&settings.resolve(inner, None)?)
+        }
+        Command::Config { command: ConfigCommand::Example } => show::example(),
         Command::Generate { command: GenerateCommand::Man { dir } } => {
             generate::man(Cli::command(), &dir)
         }

@@ -6,8 +6,8 @@ use std::fmt;
 use std::net::{Ipv6Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 
-use clap::ArgMatches;
 use clap::parser::ValueSource;
+use clap::{ArgMatches, Args, Command};
 use rendezvous_peer::core::limits::{MAX_COST, MAX_RELAY_BATCH};
 use rendezvous_peer::core::{Limits, Rate};
 use rendezvous_peer::{Config, EchoPort, PublicHost, WebSocketAddr};
@@ -27,6 +27,9 @@ const BURST_SECONDS: u32 = 10;
 
 /// A burst through the relay lasts as long as the rate takes for this many seconds.
 const RELAY_BURST_SECONDS: u32 = 4;
+
+/// Letters by which an unknown name may differ from a setting that it is taken for.
+const MISTAKES: usize = 3;
 
 /// The settings as they are given: on the command line and in the environment, or in a file.
 #[derive(Debug, Clone, Default, clap::Args, Deserialize)]
@@ -148,8 +151,10 @@ impl Effective {
 pub(super) struct Row {
     /// Its name in a file.
     pub(super) name: &'static str,
-    /// Its value, as it is written.
+    /// Its value, for people.
     pub(super) value: String,
+    /// Its value, as it is written in a file.
+    pub(super) written: toml::Value,
     /// Its source.
     pub(super) source: Source,
 }
@@ -194,23 +199,29 @@ impl Settings {
         let named = file.or_else(|| self.config.clone());
         let path = named.or_else(|| Some(SYSTEM_FILE.into()).filter(|p: &PathBuf| p.exists()));
         let file = path.as_deref().map(read).transpose()?.unwrap_or_default();
+        self.join(matches, path, &file)
+    }
+
+    /// Joins what was given here with what was read from the file at `path`.
+    fn join(
+        &self,
+        matches: &ArgMatches,
+        path: Option<PathBuf>,
+        file: &Self,
+    ) -> Result<Effective, Failure> {
         let mut pick = Pick { matches, path, rows: Vec::new() };
         let limits = Limits::default();
         let any = SocketAddr::from((Ipv6Addr::UNSPECIFIED, 443));
         macro_rules! pick {
             ($name:ident, $default:expr) => {
-                pick!($name, $default, ToString::to_string)
-            };
-            ($name:ident, $default:expr, $show:expr) => {
-                pick.value(stringify!($name), &self.$name, &file.$name, || $default, $show)?
+                pick.value(stringify!($name), &self.$name, &file.$name, || $default)?
             };
         }
         let listen = pick!(listen, Ok(any));
         let echo_port = pick!(echo_port, Ok(EchoPort::Next));
         let websocket = pick!(websocket, Ok(WebSocketAddr::Same));
-        let public_hosts =
-            pick!(public_host, Ok(Vec::new()), |hosts: &Vec<PublicHost>| join(hosts));
-        let data_dir = pick!(data_dir, default_data_dir(), |p: &PathBuf| p.display().to_string());
+        let public_hosts = pick!(public_host, Ok(Vec::new()));
+        let data_dir = pick!(data_dir, default_data_dir());
         let admin = pick!(admin, Ok(AdminAddr::default()));
         let json = pick!(json, Ok(false));
         let log = pick!(log, Ok(LevelFilter::INFO));
@@ -257,13 +268,12 @@ struct Pick<'a> {
 }
 
 impl Pick<'_> {
-    fn value<T: Clone>(
+    fn value<T: Clone + Written>(
         &mut self,
         name: &'static str,
         given: &Option<T>,
         file: &Option<T>,
         default: impl FnOnce() -> Result<T, Failure>,
-        show: impl Fn(&T) -> String,
     ) -> Result<T, Failure> {
         let (value, source) = match (given, file) {
             (Some(value), _) => {
@@ -278,9 +288,82 @@ impl Pick<'_> {
             }
             (None, None) => (default()?, Source::Default),
         };
-        self.rows.push(Row { name, value: show(&value), source });
+        let written = value.written();
+        self.rows.push(Row { name, value: shown(&written), written, source });
         Ok(value)
     }
+}
+
+/// A value that can be written in a file.
+trait Written {
+    fn written(&self) -> toml::Value;
+}
+
+macro_rules! written_as_text {
+    ($($name:ty)+) => {$(
+        impl Written for $name {
+            fn written(&self) -> toml::Value {
+                toml::Value::String(self.to_string())
+            }
+        }
+    )+};
+}
+
+written_as_text! {
+    AdminAddr BitRate ByteSize EchoPort LevelFilter SocketAddr Span Switch WebSocketAddr
+}
+
+impl Written for bool {
+    fn written(&self) -> toml::Value {
+        toml::Value::Boolean(*self)
+    }
+}
+
+impl Written for u32 {
+    fn written(&self) -> toml::Value {
+        toml::Value::Integer((*self).into())
+    }
+}
+
+impl Written for usize {
+    fn written(&self) -> toml::Value {
+        toml::Value::Integer(i64::try_from(*self).unwrap_or(i64::MAX))
+    }
+}
+
+impl Written for PathBuf {
+    fn written(&self) -> toml::Value {
+        toml::Value::String(self.display().to_string())
+    }
+}
+
+impl Written for Vec<PublicHost> {
+    fn written(&self) -> toml::Value {
+        self.iter().map(ToString::to_string).collect::<Vec<_>>().into()
+    }
+}
+
+/// A value for people: without the quotes that a file needs, as on the command line.
+fn shown(value: &toml::Value) -> String {
+    match value {
+        toml::Value::String(text) => text.clone(),
+        toml::Value::Array(values) => values.iter().map(shown).collect::<Vec<_>>().join(","),
+        other => other.to_string(),
+    }
+}
+
+/// The settings where nothing is given, for a service.
+pub(super) fn defaults() -> Result<Effective, Failure> {
+    let service = Settings { data_dir: Some(SYSTEM_DATA.into()), ..Settings::default() };
+    Settings::default().join(&ArgMatches::default(), None, &service)
+}
+
+/// The settings where a file with this text is all that is given.
+#[cfg(test)]
+pub(super) fn of_text(text: &str) -> Result<Effective, toml::de::Error> {
+    let file = toml::from_str(text)?;
+    let effective = Settings::default().join(&ArgMatches::default(), None, &file);
+    Ok(effective.expect("settings that work together"))
 }
 
 fn read(path: &Path) -> Result<Settings, Failure> {
@@ -292,10 +375,22 @@ fn read(path: &Path) -> Result<Settings, Failure> {
         let before = &text[..e.span().map_or(0, |s| s.start.min(text.len()))];
         let line = before.matches('\n').count() + 1;
         let column = before.chars().rev().take_while(|&c| c != '\n').count() + 1;
-        let message = format!("{}:{line}:{column}: {}", path.display(), e.message());
+        let what = meant(e.message()).unwrap_or_else(|| e.message().to_owned());
+        let message = format!("{}:{line}:{column}: {what}", path.display());
         Failure::new(Exit::Config, "config-invalid", message)
             .try_this("rendezvous-peer config check, after mending it")
     })
+}
+
+/// What to say of a name that is none, when it is close to one.
+fn meant(message: &str) -> Option<String> {
+    let (unknown, _) = message.strip_prefix("unknown field `")?.split_once('`')?;
+    let command = Settings::augment_args(Command::new("settings"));
+    let names = command.get_arguments().map(|arg| arg.get_id().to_string());
+    let near = |name: &String| strsim::damerau_levenshtein(name, unknown);
+    let name = names.filter(|name| name != "config").min_by_key(near)?;
+    let close = near(&name) <= MISTAKES || strsim::jaro(&name, unknown) > 0.9;
+    close.then(|| format!("unknown field `{unknown}`; is `{name}` meant?"))
 }
 
 fn rate(per_second: u32) -> Rate {
@@ -306,10 +401,6 @@ fn relay_bucket(rate: BitRate) -> Rate {
     let per_second = rate.bytes();
     let burst = per_second.saturating_mul(RELAY_BURST_SECONDS).max(MAX_RELAY_BATCH);
     Rate { per_second, burst }
-}
-
-fn join(hosts: &[PublicHost]) -> String {
-    hosts.iter().map(ToString::to_string).collect::<Vec<_>>().join(",")
 }
 
 /// The service's directory for who may write there, a directory of the user's own otherwise.
@@ -363,7 +454,7 @@ fn level<'de, D: Deserializer<'de>>(d: D) -> Result<Option<LevelFilter>, D::Erro
 #[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
-    use clap::{Args, Command, FromArgMatches};
+    use clap::FromArgMatches;
 
     /// One value for each setting, as it is written on the command line and in a file.
     const SAMPLES: [(&str, &str, &str); 21] = [
@@ -476,6 +567,9 @@ mod tests {
     #[test]
     fn mistakes_in_a_file_are_shown_with_their_place() {
         assert!(failure("listen = \"[::]:1\"\n\nmax_memroy = \"1GiB\"\n").contains(".toml:3:1: "));
+        assert!(failure("max_memroy = 1\n").contains("is `max_memory` meant?"));
+        assert!(failure("max-memory = 1\n").contains("is `max_memory` meant?"));
+        assert!(failure("colour = 1\n").contains("expected one of `listen`"));
         assert!(failure("max_memory = \"lots\"\n").contains(".toml:1:14: "));
         assert!(failure("public_host = [\"no spaces\"]\n").contains(".toml:1:"));
         assert!(failure("max_memory = \"1KiB\"\n").contains("memory cap is too small"));
