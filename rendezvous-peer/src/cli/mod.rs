@@ -6,8 +6,10 @@ mod check;
 mod failure;
 mod generate;
 mod harden;
+mod log;
 mod output;
 mod port_owner;
+mod reload;
 mod run;
 mod settings;
 mod show;
@@ -49,7 +51,8 @@ Exit codes: 0 ok, 1 failure, 2 usage, 3 not found, 4 nothing answers, 8 the port
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Runs the peer until it is told to stop (SIGTERM or SIGINT; a second one stops at once)
+    /// Runs the peer until it is told to stop (SIGTERM or SIGINT; a second one stops at once).
+    /// SIGHUP makes it read its settings again
     Run(Settings),
     /// Prints the address to give to `halloo init --peer`
     Address(Settings),
@@ -122,7 +125,7 @@ fn execute(cli: Cli, matches: &ArgMatches) -> Result<Exit, Failure> {
     // The settings' own matches say which value came from where.
     let inner = innermost(matches);
     match cli.command {
-        Command::Run(settings) => run::run(&settings.resolve(inner, None)?),
+        Command::Run(settings) => run::run(&|| settings.resolve(inner, None)),
         Command::Address(settings) => address::address(&settings.resolve(inner, None)?),
         Command::Status(settings) => status::status(&settings.resolve(inner, None)?),
         Command::Health(settings) => status::health(&settings.resolve(inner, None)?),

@@ -16,6 +16,7 @@ use tracing::level_filters::LevelFilter;
 
 use super::admin::AdminAddr;
 use super::failure::{Exit, Failure};
+use super::log::LogFormat;
 use super::values::{BitRate, ByteSize, Span, Switch};
 
 /// The file that is read when none is named and this one is there.
@@ -83,6 +84,9 @@ pub(super) struct Settings {
     #[arg(long, env = "RENDEZVOUS_PEER_LOG", value_name = "LEVEL")]
     #[serde(deserialize_with = "level")]
     log: Option<LevelFilter>,
+    /// What a line of the log is: text, or a JSON object
+    #[arg(long, env = "RENDEZVOUS_PEER_LOG_FORMAT", value_name = "text|json")]
+    log_format: Option<LogFormat>,
     /// Memory for the table and all mailboxes; connections come on top
     #[arg(long, env = "RENDEZVOUS_PEER_MAX_MEMORY", value_name = "SIZE")]
     max_memory: Option<ByteSize>,
@@ -135,6 +139,8 @@ pub(super) struct Effective {
     pub(super) json: bool,
     /// How much is logged.
     pub(super) log: LevelFilter,
+    /// How a line of it looks.
+    pub(super) log_format: LogFormat,
     /// Every setting, for printing.
     pub(super) rows: Vec<Row>,
 }
@@ -225,6 +231,7 @@ impl Settings {
         let admin = pick!(admin, Ok(AdminAddr::default()));
         let json = pick!(json, Ok(false));
         let log = pick!(log, Ok(LevelFilter::INFO));
+        let log_format = pick!(log_format, Ok(LogFormat::Text));
         let memory = pick!(max_memory, Ok(ByteSize(limits.memory))).0;
         let connections = pick!(max_connections, Ok(limits.connections));
         let connections_per_source =
@@ -256,7 +263,7 @@ impl Settings {
         };
         limits.check().map_err(|e| Failure::of(Exit::Config, "config-invalid", &e))?;
         let config = Config { listen, echo_port, websocket, public_hosts, data_dir, limits, drain };
-        Ok(Effective { config, admin, json, log, rows: pick.rows })
+        Ok(Effective { config, admin, json, log, log_format, rows: pick.rows })
     }
 }
 
@@ -310,7 +317,7 @@ macro_rules! written_as_text {
 }
 
 written_as_text! {
-    AdminAddr BitRate ByteSize EchoPort LevelFilter SocketAddr Span Switch WebSocketAddr
+    AdminAddr BitRate ByteSize EchoPort LevelFilter LogFormat SocketAddr Span Switch WebSocketAddr
 }
 
 impl Written for bool {
@@ -457,7 +464,7 @@ mod tests {
     use clap::FromArgMatches;
 
     /// One value for each setting, as it is written on the command line and in a file.
-    const SAMPLES: [(&str, &str, &str); 21] = [
+    const SAMPLES: [(&str, &str, &str); 22] = [
         ("listen", "127.0.0.1:1", "\"127.0.0.1:1\""),
         ("echo_port", "9", "9"),
         ("websocket", "127.0.0.1:2", "\"127.0.0.1:2\""),
@@ -466,6 +473,7 @@ mod tests {
         ("admin", "[::1]:3", "\"[::1]:3\""),
         ("json", "true", "true"),
         ("log", "debug", "\"debug\""),
+        ("log_format", "json", "\"json\""),
         ("max_memory", "1GiB", "\"1GiB\""),
         ("max_connections", "5", "5"),
         ("max_connections_per_network", "4", "4"),

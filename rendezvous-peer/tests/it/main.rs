@@ -10,4 +10,5 @@ mod privacy;
 mod process;
 mod protocol;
 mod relay;
+mod reload;
 mod tunnel;

@@ -122,6 +122,11 @@ impl Process {
     pub(crate) async fn kill(mut self) -> String {
         self.signal(Signal::KILL);
         self.wait().await;
+        self.into_log().await
+    }
+
+    /// What a process that has ended has logged.
+    pub(crate) async fn into_log(mut self) -> String {
         (&mut self.log).await.unwrap()
     }
 }
