@@ -20,6 +20,8 @@ pub(super) enum Exit {
     NotFound,
     /// Nothing answers.
     Unreachable,
+    /// Another key answers.
+    Mismatch,
     /// Something else is in the place.
     Conflict,
     /// Permission is missing.
@@ -38,6 +40,7 @@ impl From<Exit> for ExitCode {
             Exit::Usage => 2,
             Exit::NotFound => 3,
             Exit::Unreachable => 4,
+            Exit::Mismatch => 6,
             Exit::Conflict => 8,
             Exit::Permission => 77,
             Exit::Config => 78,

@@ -9,6 +9,7 @@ mod harden;
 mod log;
 mod output;
 mod port_owner;
+mod probe;
 mod reload;
 mod run;
 mod settings;
@@ -23,6 +24,7 @@ use std::process::ExitCode;
 
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{ArgMatches, CommandFactory, FromArgMatches, Parser, Subcommand};
+use halloo_identity::PeerAddress;
 
 use self::failure::{Exit, Failure};
 use self::settings::Settings;
@@ -46,7 +48,7 @@ Examples:
   rendezvous-peer status                               what the running peer does and holds
   rendezvous-peer config check                         shows every setting and where it is from
 
-Exit codes: 0 ok, 1 failure, 2 usage, 3 not found, 4 nothing answers, 8 the port is taken, 77 permission, \
+Exit codes: 0 ok, 1 failure, 2 usage, 3 not found, 4 nothing answers, 6 another key answers, 8 the port is taken, 77 permission, \
 78 configuration, 130 interrupted";
 
 #[derive(Debug, Subcommand)]
@@ -63,6 +65,14 @@ enum Command {
     Health(Settings),
     /// Shows what the peer that runs on this machine does, each second; `q` leaves
     Top(Settings),
+    /// Tries a peer from here, as a node would: QUIC, WebSocket, its key
+    Probe {
+        /// The peer's address, with its key
+        address: PeerAddress,
+        /// Prints a JSON object
+        #[arg(long)]
+        json: bool,
+    },
     /// Looks at the configuration
     Config {
         #[command(subcommand)]
@@ -130,6 +140,7 @@ fn execute(cli: Cli, matches: &ArgMatches) -> Result<Exit, Failure> {
         Command::Status(settings) => status::status(&settings.resolve(inner, None)?),
         Command::Health(settings) => status::health(&settings.resolve(inner, None)?),
         Command::Top(settings) => top::top(&settings.resolve(inner, None)?),
+        Command::Probe { address, json } => probe::probe(&address, json),
         Command::Config { command: ConfigCommand::Check { file, settings } } => {
             check::check(&settings.resolve(inner, file)?)
         }

@@ -7,6 +7,7 @@ mod common;
 mod echo;
 mod library;
 mod privacy;
+mod probe;
 mod process;
 mod protocol;
 mod relay;
