@@ -1,12 +1,16 @@
 //! What the operator of a running peer sees of it.
 
+use std::fs::File;
 use std::net::SocketAddr;
 
 use crate::common::{Node, PATIENCE, Process, command};
 use halloo_transport::{CloseCode, Show};
 use halloo_wire::envelope::Lane;
 use halloo_wire::peer::Push;
+use rustix::fs::{Mode, OFlags};
 use rustix::process::Signal;
+use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
+use rustix::termios::{LocalModes, Winsize, tcgetattr, tcsetwinsize};
 use serde_json::Value;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -246,17 +250,22 @@ fn another_program_on_the_port_is_not_taken_for_a_peer() {
     assert_eq!(ask("127.0.0.1:0", &["health"]).0, Some(3));
 }
 
-#[tokio::test]
-async fn top_shows_the_numbers_and_gives_the_terminal_back() {
-    use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
-    use rustix::termios::{LocalModes, Winsize, tcgetattr, tcsetwinsize};
-    let home = tempfile::tempdir().unwrap();
-    let peer = Process::start(home.path(), &[]).await;
-    let master = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY).unwrap();
+/// A terminal of its own, from behind and from before.
+pub(crate) fn terminal() -> (File, File) {
+    let master = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC).unwrap();
     grantpt(&master).unwrap();
     unlockpt(&master).unwrap();
     let name = ptsname(&master, Vec::new()).unwrap().into_string().unwrap();
-    let terminal = std::fs::OpenOptions::new().read(true).write(true).open(name).unwrap();
+    let flags = OFlags::RDWR | OFlags::NOCTTY | OFlags::CLOEXEC;
+    let terminal = rustix::fs::open(name, flags, Mode::empty()).unwrap();
+    (master.into(), terminal.into())
+}
+
+#[tokio::test]
+async fn top_shows_the_numbers_and_gives_the_terminal_back() {
+    let home = tempfile::tempdir().unwrap();
+    let peer = Process::start(home.path(), &[]).await;
+    let (mut master, terminal) = terminal();
     tcsetwinsize(&terminal, Winsize { ws_row: 24, ws_col: 80, ws_xpixel: 0, ws_ypixel: 0 })
         .unwrap();
     let before = tcgetattr(&terminal).unwrap();
@@ -268,9 +277,8 @@ async fn top_shows_the_numbers_and_gives_the_terminal_back() {
         .stderr(terminal.try_clone().unwrap())
         .spawn()
         .unwrap();
-    let mut master = std::fs::File::from(master);
     let mut screen = String::new();
-    let read_until = |master: &mut std::fs::File, screen: &mut String, text: &str| {
+    let read_until = |master: &mut File, screen: &mut String, text: &str| {
         let mut buffer = [0; 4096];
         while !screen.contains(text) {
             let n = std::io::Read::read(master, &mut buffer).unwrap();

@@ -114,3 +114,15 @@ async fn the_level_of_the_log_changes() {
     assert_eq!(refusals, 1, "only what came after the change is logged:\n{log}");
     assert!(lines.iter().all(|l| l["target"].as_str().unwrap().starts_with("rendezvous_peer")));
 }
+
+#[tokio::test]
+async fn a_closed_terminal_stops_a_peer_that_came_from_it() {
+    let home = tempfile::tempdir().unwrap();
+    let (master, terminal) = crate::admin::terminal();
+    let mut peer = Process::start_with(home.path(), "127.0.0.1:0", &[], terminal.into()).await;
+    assert_eq!(reload(&mut peer).await["changed"], json!({}), "the terminal is there");
+    drop(master);
+    peer.signal(Signal::HUP);
+    assert_eq!(peer.event("stopping").await["signal"], "SIGHUP");
+    assert_eq!(peer.wait().await.code(), Some(0));
+}

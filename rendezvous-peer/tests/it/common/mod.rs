@@ -42,11 +42,17 @@ impl Process {
     }
 
     pub(crate) async fn start_at(home: &Path, listen: &str, args: &[&str]) -> Self {
+        Self::start_with(home, listen, args, Stdio::null()).await
+    }
+
+    /// Starts it with this input.
+    pub(crate) async fn start_with(home: &Path, listen: &str, args: &[&str], stdin: Stdio) -> Self {
         let mut child = command(home)
             .args(["run", "--json", "--listen", listen])
             .env("RENDEZVOUS_PEER_DRAIN_TIMEOUT", "1s")
             .env("RENDEZVOUS_PEER_ADMIN", "127.0.0.1:0")
             .args(args)
+            .stdin(stdin)
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
             .spawn()
