@@ -2,6 +2,8 @@
 
 use std::io::{self, IsTerminal};
 use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use ratatui::Frame;
@@ -10,6 +12,7 @@ use ratatui::layout::{Constraint, Layout, Rect};
 use ratatui::style::{Style, Stylize};
 use ratatui::text::{Line, Span};
 use ratatui::widgets::{LineGauge, Paragraph, Row, Table};
+use tokio::signal::unix::{SignalKind, signal};
 
 use super::admin::{Level, State, Status, bytes, client, grouped, span};
 use super::failure::{Exit, Failure};
@@ -45,8 +48,9 @@ pub(super) fn top(effective: &Effective) -> Result<Exit, Failure> {
         return Ok(Exit::Ok);
     }
     let failed = |e: io::Error| Failure::of(Exit::Failure, "no-terminal", &e);
+    let told_to_stop = hear_sigterm().map_err(failed)?;
     let mut terminal = ratatui::try_init().map_err(failed)?;
-    let shown = show(&mut terminal, place, View::of(first));
+    let shown = show(&mut terminal, place, View::of(first), &told_to_stop);
     // Whatever happened, the terminal is the shell's again.
     let restored = ratatui::try_restore();
     shown.and(restored).map_err(failed)?;
@@ -57,9 +61,10 @@ fn show(
     terminal: &mut ratatui::DefaultTerminal,
     place: SocketAddr,
     mut view: View,
+    told_to_stop: &AtomicBool,
 ) -> io::Result<()> {
     let mut next = Instant::now() + TICK;
-    loop {
+    while !told_to_stop.load(Ordering::Relaxed) {
         terminal.draw(|frame| view.draw(frame))?;
         let wait = next.saturating_duration_since(Instant::now());
         if event::poll(wait)? {
@@ -71,6 +76,23 @@ fn show(
         view.heard(client::status(place).map_err(|e| e.to_string()));
         next = Instant::now() + TICK;
     }
+    Ok(())
+}
+
+/// Becomes true at SIGTERM, which would leave the terminal as the view needs it.
+fn hear_sigterm() -> io::Result<Arc<AtomicBool>> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let mut sigterm = {
+        let _inside = runtime.enter();
+        signal(SignalKind::terminate())?
+    };
+    let told = Arc::new(AtomicBool::new(false));
+    let tell = Arc::clone(&told);
+    std::thread::spawn(move || {
+        runtime.block_on(sigterm.recv());
+        tell.store(true, Ordering::Relaxed);
+    });
+    Ok(told)
 }
 
 /// `q`, Escape, or Ctrl-C, which is a key like others to a terminal that shows a view.

@@ -2,13 +2,14 @@
 
 use std::fs::File;
 use std::net::SocketAddr;
+use std::process::Child;
 
 use crate::common::{Node, PATIENCE, Process, command};
 use halloo_transport::{CloseCode, Show};
 use halloo_wire::envelope::Lane;
 use halloo_wire::peer::Push;
 use rustix::fs::{Mode, OFlags};
-use rustix::process::Signal;
+use rustix::process::{Pid, Signal, kill_process};
 use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
 use rustix::termios::{LocalModes, Winsize, tcgetattr, tcsetwinsize};
 use serde_json::Value;
@@ -263,6 +264,15 @@ pub(crate) fn terminal() -> (File, File) {
 
 #[tokio::test]
 async fn top_shows_the_numbers_and_gives_the_terminal_back() {
+    top_ends_by(|_, master| std::io::Write::write_all(master, b"q").unwrap()).await;
+}
+
+#[tokio::test]
+async fn top_gives_the_terminal_back_when_it_is_told_to_stop() {
+    top_ends_by(|top, _| kill_process(Pid::from_child(top), Signal::TERM).unwrap()).await;
+}
+
+async fn top_ends_by(end: impl FnOnce(&Child, &mut File)) {
     let home = tempfile::tempdir().unwrap();
     let peer = Process::start(home.path(), &[]).await;
     let (mut master, terminal) = terminal();
@@ -288,7 +298,7 @@ async fn top_shows_the_numbers_and_gives_the_terminal_back() {
     // The last thing that is drawn.
     read_until(&mut master, &mut screen, "leaves");
     assert!(!tcgetattr(&terminal).unwrap().local_modes.contains(LocalModes::ICANON));
-    std::io::Write::write_all(&mut master, b"q").unwrap();
+    end(&top, &mut master);
     read_until(&mut master, &mut screen, "\x1b[?1049l");
     assert!(top.wait().unwrap().success());
     assert!(screen.contains("accepting"), "{screen}");
