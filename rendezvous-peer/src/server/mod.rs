@@ -250,10 +250,11 @@ impl RunningPeer {
         let empty = occupancy.wait_for(|&n| n == 0);
         // Both ways on are the same: those who are still there are closed.
         let _ = timeout(self.drain, empty).await;
-        // Closed before the tasks let go of their connections, so that all hear why.
+        // Each connection closes in its own time. A task that let go of one before would close it
+        // without saying why.
         self.shared.endpoint.close(CloseCode::ShuttingDown);
-        self.shared.stop.cancel();
         let _ = timeout(GOODBYE, self.shared.endpoint.wait_idle()).await;
+        self.shared.stop.cancel();
         // Those behind a tunnel hear it through the tunnel.
         self.shared.stop_tunnels.cancel();
         self.shared.tasks.close();
