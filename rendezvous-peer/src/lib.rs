@@ -62,6 +62,6 @@ mod server;
 
 pub use redacted::Redacted;
 pub use server::{
-    Config, EchoPort, ListenError, PublicHost, RunningPeer, StartError, WebSocketAddr, addresses,
-    is_public, start,
+    Config, EchoPort, ListenError, Monitor, PublicHost, RunningPeer, StartError, WebSocketAddr,
+    addresses, is_public, start,
 };

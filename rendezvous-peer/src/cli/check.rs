@@ -1,11 +1,14 @@
 //! `rendezvous-peer config check`
 
+use std::fs;
+
 use rendezvous_peer::core::Rate;
 use serde_json::{Map, Value, json};
 
 use super::failure::{Exit, Failure};
 use super::output;
 use super::settings::Effective;
+use super::values::ByteSize;
 
 /// Prints every setting in force with its source. What cannot be has failed before.
 pub(super) fn check(effective: &Effective) -> Result<Exit, Failure> {
@@ -45,5 +48,39 @@ fn warnings(effective: &Effective) -> Vec<String> {
             .filter(|(_, rate)| rate.per_second == 0)
             .map(move |(name, _)| format!("{name} = 0: one caller may use up this machine{what}"))
     };
-    unlimited(rates, "").chain(unlimited(relay_rates, "'s line")).collect()
+    let mut warnings: Vec<String> =
+        unlimited(rates, "").chain(unlimited(relay_rates, "'s line")).collect();
+    if limits.connections_per_source >= limits.connections {
+        warnings.push(
+            "max_connections_per_network is not below max_connections: one network may take \
+             every connection"
+                .to_owned(),
+        );
+    }
+    if limits.registration_ttl < limits.envelope_ttl {
+        warnings.push(
+            "registration_ttl is shorter than envelope_ttl: what waits goes with its registration"
+                .to_owned(),
+        );
+    }
+    if let Some(machine) = memory_of_machine()
+        && limits.memory > machine / 4 * 3
+    {
+        warnings.push(format!(
+            "max_memory = {}: this machine has {}, of which connections take some too",
+            ByteSize(limits.memory),
+            ByteSize(machine >> 20 << 20)
+        ));
+    }
+    warnings
+}
+
+/// Bytes of memory that the machine has, or that this process's container may use.
+fn memory_of_machine() -> Option<usize> {
+    let info = fs::read_to_string("/proc/meminfo").ok()?;
+    let line = info.lines().find_map(|line| line.strip_prefix("MemTotal:"))?;
+    let kibibytes: usize = line.trim().strip_suffix(" kB")?.parse().ok()?;
+    let container = fs::read_to_string("/sys/fs/cgroup/memory.max").ok();
+    let container = container.and_then(|bytes| bytes.trim().parse().ok());
+    Some(container.unwrap_or(usize::MAX).min(kibibytes.saturating_mul(1024)))
 }

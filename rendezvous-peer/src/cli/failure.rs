@@ -3,7 +3,7 @@
 use std::error::Error;
 use std::process::ExitCode;
 
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::output;
 
@@ -18,6 +18,10 @@ pub(super) enum Exit {
     Usage,
     /// What was asked for is not there.
     NotFound,
+    /// Nothing answers.
+    Unreachable,
+    /// Another key answers.
+    Mismatch,
     /// Something else is in the place.
     Conflict,
     /// Permission is missing.
@@ -35,6 +39,8 @@ impl From<Exit> for ExitCode {
             Exit::Failure => 1,
             Exit::Usage => 2,
             Exit::NotFound => 3,
+            Exit::Unreachable => 4,
+            Exit::Mismatch => 6,
             Exit::Conflict => 8,
             Exit::Permission => 77,
             Exit::Config => 78,
@@ -79,16 +85,21 @@ impl Failure {
         self
     }
 
+    /// The failure for programs.
+    pub(super) fn to_json(&self) -> Value {
+        json!({
+            "code": self.code,
+            "message": self.message,
+            "retryable": matches!(self.exit, Exit::Conflict | Exit::Unreachable),
+            "help": self.hints,
+        })
+    }
+
     /// Writes the failure to stderr.
     pub(super) fn report(&self, json: bool) -> Exit {
         if json {
-            let error = json!({
-                "code": self.code,
-                "message": self.message,
-                "retryable": self.exit == Exit::Conflict,
-                "help": self.hints,
-            });
-            output::error_line(&json!({ "schema": output::SCHEMA, "error": error }).to_string());
+            let object = json!({ "schema": output::SCHEMA, "error": self.to_json() });
+            output::error_line(&object.to_string());
         } else if self.code == "usage" {
             output::error_line(&format!("error: {}", self.message));
         } else {

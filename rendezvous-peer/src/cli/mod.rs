@@ -1,14 +1,21 @@
 //! The command line: reads it, runs the command, turns failures into words and exit codes.
 
 mod address;
+mod admin;
 mod check;
 mod failure;
 mod generate;
 mod harden;
+mod log;
 mod output;
 mod port_owner;
+mod probe;
+mod reload;
 mod run;
 mod settings;
+mod show;
+mod status;
+mod top;
 mod values;
 
 use std::ffi::OsString;
@@ -17,6 +24,7 @@ use std::process::ExitCode;
 
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{ArgMatches, CommandFactory, FromArgMatches, Parser, Subcommand};
+use halloo_identity::PeerAddress;
 
 use self::failure::{Exit, Failure};
 use self::settings::Settings;
@@ -37,17 +45,34 @@ Examples:
   rendezvous-peer                                      listens on port 443, UDP and TCP
   rendezvous-peer run --public-host peer.example.org   prints an address with that name
   rendezvous-peer run --listen [::]:8443               needs no privileges
+  rendezvous-peer status                               what the running peer does and holds
   rendezvous-peer config check                         shows every setting and where it is from
 
-Exit codes: 0 ok, 1 failure, 2 usage, 3 not found, 8 the port is taken, 77 permission, \
+Exit codes: 0 ok, 1 failure, 2 usage, 3 not found, 4 nothing answers, 6 another key answers, 8 the port is taken, 77 permission, \
 78 configuration, 130 interrupted";
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Runs the peer until it is told to stop (SIGTERM or SIGINT; a second one stops at once)
+    /// Runs the peer until it is told to stop (SIGTERM or SIGINT; a second one stops at once).
+    /// SIGHUP makes it read its settings again
     Run(Settings),
     /// Prints the address to give to `halloo init --peer`
     Address(Settings),
+    /// Prints what the peer that runs on this machine does and holds
+    Status(Settings),
+    /// Says whether the peer that runs on this machine takes connections (exit code 0), is about
+    /// to stop (1), or does not answer (4)
+    Health(Settings),
+    /// Shows what the peer that runs on this machine does, each second; `q` leaves
+    Top(Settings),
+    /// Tries a peer from here, as a node would: QUIC, WebSocket, its key
+    Probe {
+        /// The peer's address, with its key
+        address: PeerAddress,
+        /// Prints a JSON object
+        #[arg(long)]
+        json: bool,
+    },
     /// Looks at the configuration
     Config {
         #[command(subcommand)]
@@ -63,13 +88,18 @@ enum Command {
 
 #[derive(Debug, Subcommand)]
 enum ConfigCommand {
-    /// Checks flags, environment and file, and prints each setting with its source
+    /// Checks flags, environment and file, prints each setting with its source, and warns of what
+    /// is allowed and seldom wise
     Check {
         /// The file to check, in place of --config
         file: Option<PathBuf>,
         #[command(flatten)]
         settings: Box<Settings>,
     },
+    /// Prints the settings in force, as a file with them would look
+    Show(Box<Settings>),
+    /// Prints a file with every setting, its meaning and its default, all commented out
+    Example,
 }
 
 #[derive(Debug, Subcommand)]
@@ -105,11 +135,19 @@ fn execute(cli: Cli, matches: &ArgMatches) -> Result<Exit, Failure> {
     // The settings' own matches say which value came from where.
     let inner = innermost(matches);
     match cli.command {
-        Command::Run(settings) => run::run(&settings.resolve(inner, None)?),
+        Command::Run(settings) => run::run(&|| settings.resolve(inner, None)),
         Command::Address(settings) => address::address(&settings.resolve(inner, None)?),
+        Command::Status(settings) => status::status(&settings.resolve(inner, None)?),
+        Command::Health(settings) => status::health(&settings.resolve(inner, None)?),
+        Command::Top(settings) => top::top(&settings.resolve(inner, None)?),
+        Command::Probe { address, json } => probe::probe(&address, json),
         Command::Config { command: ConfigCommand::Check { file, settings } } => {
             check::check(&settings.resolve(inner, file)?)
         }
+        Command::Config { command: ConfigCommand::Show(settings) } => {
+            show::show(&settings.resolve(inner, None)?)
+        }
+        Command::Config { command: ConfigCommand::Example } => show::example(),
         Command::Generate { command: GenerateCommand::Man { dir } } => {
             generate::man(Cli::command(), &dir)
         }

@@ -1,4 +1,4 @@
-//! Who holds a UDP port.
+//! Who holds a port.
 
 use std::fs;
 use std::path::Path;
@@ -6,7 +6,15 @@ use std::path::Path;
 /// The process that holds a UDP port, as `name (process 123)`. `None` when that cannot be seen,
 /// as with processes of other users.
 pub(super) fn of_udp(port: u16) -> Option<String> {
-    let tables = ["/proc/net/udp", "/proc/net/udp6"];
+    owner(["/proc/net/udp", "/proc/net/udp6"], port)
+}
+
+/// The process that holds a TCP port, in the same way.
+pub(super) fn of_tcp(port: u16) -> Option<String> {
+    owner(["/proc/net/tcp", "/proc/net/tcp6"], port)
+}
+
+fn owner(tables: [&str; 2], port: u16) -> Option<String> {
     let inodes: Vec<String> = tables
         .iter()
         .filter_map(|table| fs::read_to_string(table).ok())

@@ -1,6 +1,7 @@
 //! `rendezvous-peer run`
 
-use std::io;
+use std::io::{self, IsTerminal};
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use halloo_transport::BindError;
@@ -10,22 +11,22 @@ use rendezvous_peer::{Config, RunningPeer, StartError};
 use serde_json::json;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::time::{MissedTickBehavior, interval};
-use tracing::level_filters::LevelFilter;
-use tracing_subscriber::filter::Targets;
-use tracing_subscriber::layer::SubscriberExt;
-use tracing_subscriber::util::SubscriberInitExt;
 
+use super::admin::{AdminAddr, AdminListener, Facts};
 use super::failure::{Exit, Failure};
+use super::log::{self, LogLevel};
 use super::settings::Effective;
 use super::values::{BitRate, ByteSize, Span};
-use super::{address, harden, output, port_owner};
+use super::{address, harden, output, port_owner, reload};
 
 /// How often incidents are printed.
 const INCIDENT_TICK: Duration = Duration::from_secs(1);
 
-/// Runs the peer until a signal stops it.
-pub(super) fn run(effective: &Effective) -> Result<Exit, Failure> {
-    install_log(effective.log);
+/// Runs the peer with the settings that `resolve` finds until a signal stops it. SIGHUP finds them
+/// again.
+pub(super) fn run(resolve: &dyn Fn() -> Result<Effective, Failure>) -> Result<Exit, Failure> {
+    let effective = resolve()?;
+    let log = log::install(effective.log, effective.log_format);
     let no_dumps = harden::no_core_dumps().inspect_err(|error| {
         tracing::warn!(%error, "Core dumps could not be forbidden");
     });
@@ -33,18 +34,29 @@ pub(super) fn run(effective: &Effective) -> Result<Exit, Failure> {
         .enable_all()
         .build()
         .map_err(|e| Failure::of(Exit::Failure, "no-runtime", &e))?;
-    runtime.block_on(serve(effective, no_dumps.is_ok()))
+    runtime.block_on(serve(effective, resolve, &log, no_dumps.is_ok()))
 }
 
-async fn serve(effective: &Effective, no_dumps: bool) -> Result<Exit, Failure> {
+async fn serve(
+    mut effective: Effective,
+    resolve: &dyn Fn() -> Result<Effective, Failure>,
+    level: &LogLevel,
+    no_dumps: bool,
+) -> Result<Exit, Failure> {
     // Before the first word, so that a signal right after it is heard.
-    let mut signals = Signals::new().map_err(|e| Failure::of(Exit::Failure, "no-signals", &e))?;
-    let config = &effective.config;
-    let peer = rendezvous_peer::start(config.clone()).await.map_err(|e| start_failure(&e))?;
+    let no_signals = |e: io::Error| Failure::of(Exit::Failure, "no-signals", &e);
+    let mut signals = Signals::new().map_err(no_signals)?;
+    let mut hangup = signal(SignalKind::hangup()).map_err(no_signals)?;
+    let from_terminal = has_terminal();
+    let admin = admin_listener(&effective).await?;
+    let mut peer =
+        rendezvous_peer::start(effective.config.clone()).await.map_err(|e| start_failure(&e))?;
+    let admin_addr = admin.as_ref().map(AdminListener::local_addr);
+    let _admin = admin.map(|admin| admin.serve(peer.monitor(), Facts::of(&peer)));
     if effective.json {
-        ready_event(&peer);
+        ready_event(&peer, admin_addr);
     } else {
-        banner(&peer, config, no_dumps);
+        banner(&peer, &effective.config, admin_addr, no_dumps);
     }
     let mut log = IncidentLog::default();
     let mut tick = interval(INCIDENT_TICK);
@@ -52,11 +64,17 @@ async fn serve(effective: &Effective, no_dumps: bool) -> Result<Exit, Failure> {
     let signal = loop {
         tokio::select! {
             signal = signals.next() => break signal,
+            _ = hangup.recv() => {
+                if from_terminal && !has_terminal() {
+                    break "SIGHUP";
+                }
+                reload::reload(&mut effective, resolve(), &mut peer, level);
+            }
             _ = tick.tick() => log.print(&peer, effective.json),
         }
     };
     log.close(&peer, effective.json);
-    let drain = Span(config.drain);
+    let drain = Span(effective.config.drain);
     if effective.json {
         output::event("stopping", json!({ "signal": signal, "stats": peer.stats() }));
     } else {
@@ -74,19 +92,41 @@ async fn serve(effective: &Effective, no_dumps: bool) -> Result<Exit, Failure> {
     Ok(Exit::Ok)
 }
 
-/// Logs go to stderr and come from this project's crates only: what others log at a low level
-/// holds the addresses of nodes.
-fn install_log(level: LevelFilter) {
-    let own = Targets::new()
-        .with_target("rendezvous_peer", level)
-        .with_target("halloo_transport", level.min(LevelFilter::WARN));
-    let lines = tracing_subscriber::fmt::layer()
-        .with_writer(io::stderr)
-        .with_ansi(io::IsTerminal::is_terminal(&io::stderr()));
-    tracing_subscriber::registry().with(lines).with(own).init();
+/// Opens the admin port. Where nobody has chosen it, the peer goes on without.
+async fn admin_listener(effective: &Effective) -> Result<Option<AdminListener>, Failure> {
+    let AdminAddr::At(address) = effective.admin else { return Ok(None) };
+    match AdminListener::bind(address).await {
+        Ok(listener) => Ok(Some(listener)),
+        Err(error) if effective.is_given("admin") => Err(admin_failure(address, &error)),
+        Err(error) => {
+            tracing::warn!(
+                port = address.port(), kind = ?error.kind(),
+                "No admin listener: `status`, `health` and `top` find nothing; --admin chooses \
+                 another port"
+            );
+            Ok(None)
+        }
+    }
 }
 
-fn ready_event(peer: &RunningPeer) {
+fn admin_failure(address: SocketAddr, error: &io::Error) -> Failure {
+    let message = format!("cannot listen on TCP {address} for the admin listener: {error}");
+    let exit = match error.kind() {
+        io::ErrorKind::PermissionDenied => Exit::Permission,
+        io::ErrorKind::AddrInUse => {
+            let mut failure = Failure::new(Exit::Conflict, "port-taken", message);
+            if let Some(owner) = port_owner::of_tcp(address.port()) {
+                failure = failure.try_this(format!("stopping {owner}, which holds the port"));
+            }
+            return failure.try_this("--admin 127.0.0.1:PORT with a free port, or --admin off");
+        }
+        io::ErrorKind::AddrNotAvailable => Exit::Config,
+        _ => Exit::Failure,
+    };
+    Failure::new(exit, "cannot-listen", message)
+}
+
+fn ready_event(peer: &RunningPeer, admin: Option<SocketAddr>) {
     let addresses: Vec<String> = peer.addresses().iter().map(ToString::to_string).collect();
     output::event(
         "ready",
@@ -98,18 +138,21 @@ fn ready_event(peer: &RunningPeer) {
             "listen": peer.local_addr().to_string(),
             "echo_port": peer.echo_port(),
             "websocket": peer.websocket_addr().map(|a| a.to_string()),
+            "admin": admin.map(|a| a.to_string()),
             "pid": std::process::id(),
         }),
     );
 }
 
-fn banner(peer: &RunningPeer, config: &Config, no_dumps: bool) {
+fn banner(peer: &RunningPeer, config: &Config, admin: Option<SocketAddr>, no_dumps: bool) {
     let limits = &config.limits;
     output::line(&format!("rendezvous-peer {}", env!("CARGO_PKG_VERSION")));
     for address in peer.addresses() {
         output::line(&format!("  address     {address}"));
     }
     output::line(&format!("  listening   {}", listening(peer)));
+    let admin = admin.map_or("off".to_owned(), |a| format!("http://{a}/, for this machine only"));
+    output::line(&format!("  admin       {admin}"));
     output::line(&format!("  relay       {}", relay(limits)));
     output::line(&format!(
         "  memory      up to {} for the table and mailboxes; an envelope waits up to {}",
@@ -155,6 +198,12 @@ fn relay(limits: &Limits) -> String {
         bytes => format!("up to {} a second each way", BitRate::of_bytes(bytes)),
     };
     format!("for pairs of nodes without a direct path, {rate}")
+}
+
+/// Whether this program speaks to a terminal. When it did and does no more, SIGHUP means that the
+/// terminal was closed.
+fn has_terminal() -> bool {
+    io::stdin().is_terminal() || io::stdout().is_terminal() || io::stderr().is_terminal()
 }
 
 /// SIGTERM and SIGINT.

@@ -6,15 +6,17 @@ use std::fmt;
 use std::net::{Ipv6Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 
-use clap::ArgMatches;
 use clap::parser::ValueSource;
+use clap::{ArgMatches, Args, Command};
 use rendezvous_peer::core::limits::{MAX_COST, MAX_RELAY_BATCH};
 use rendezvous_peer::core::{Limits, Rate};
 use rendezvous_peer::{Config, EchoPort, PublicHost, WebSocketAddr};
 use serde::{Deserialize, Deserializer};
 use tracing::level_filters::LevelFilter;
 
+use super::admin::AdminAddr;
 use super::failure::{Exit, Failure};
+use super::log::LogFormat;
 use super::values::{BitRate, ByteSize, Span, Switch};
 
 /// The file that is read when none is named and this one is there.
@@ -56,6 +58,10 @@ pub(super) struct Settings {
     /// Where the peer's key is kept, and nothing else
     #[arg(long, env = "RENDEZVOUS_PEER_DATA_DIR", value_name = "DIR")]
     data_dir: Option<PathBuf>,
+    /// Where this machine may look at the running peer: an address of the loopback for HTTP, or
+    /// `off`
+    #[arg(long, env = "RENDEZVOUS_PEER_ADMIN", value_name = "ADDR:PORT")]
+    admin: Option<AdminAddr>,
     /// A file with settings, TOML
     #[arg(long, env = "RENDEZVOUS_PEER_CONFIG", value_name = "FILE")]
     #[serde(skip)]
@@ -75,6 +81,9 @@ pub(super) struct Settings {
     #[arg(long, env = "RENDEZVOUS_PEER_LOG", value_name = "LEVEL")]
     #[serde(deserialize_with = "level")]
     log: Option<LevelFilter>,
+    /// What a line of the log is: text, or a JSON object
+    #[arg(long, env = "RENDEZVOUS_PEER_LOG_FORMAT", value_name = "text|json")]
+    log_format: Option<LogFormat>,
     /// Memory for the table and all mailboxes; connections come on top
     #[arg(long, env = "RENDEZVOUS_PEER_MAX_MEMORY", value_name = "SIZE")]
     max_memory: Option<ByteSize>,
@@ -111,6 +120,12 @@ pub(super) struct Settings {
     /// How long a registration outlives the last visit
     #[arg(long, env = "RENDEZVOUS_PEER_REGISTRATION_TTL", value_name = "TIME")]
     registration_ttl: Option<Span>,
+    /// How long a device without a connection may be silent before it is rung no more
+    #[arg(long, env = "RENDEZVOUS_PEER_PARKED_SILENCE", value_name = "TIME")]
+    parked_silence: Option<Span>,
+    /// How many devices are told to come back in a second after a restart
+    #[arg(long, env = "RENDEZVOUS_PEER_RETURN_RATE", value_name = "N")]
+    return_rate: Option<u32>,
     /// How long a stopping peer lets connections fetch what waits
     #[arg(long, env = "RENDEZVOUS_PEER_DRAIN_TIMEOUT", value_name = "TIME")]
     drain_timeout: Option<Span>,
@@ -121,12 +136,23 @@ pub(super) struct Settings {
 pub(super) struct Effective {
     /// What the peer is started with.
     pub(super) config: Config,
+    /// Where the operator looks at it.
+    pub(super) admin: AdminAddr,
     /// Whether output is JSON.
     pub(super) json: bool,
     /// How much is logged.
     pub(super) log: LevelFilter,
+    /// How a line of it looks.
+    pub(super) log_format: LogFormat,
     /// Every setting, for printing.
     pub(super) rows: Vec<Row>,
+}
+
+impl Effective {
+    /// Whether somebody has chosen the value of this setting.
+    pub(super) fn is_given(&self, name: &str) -> bool {
+        self.rows.iter().any(|row| row.name == name && row.source != Source::Default)
+    }
 }
 
 /// One setting with where it is from.
@@ -134,8 +160,10 @@ pub(super) struct Effective {
 pub(super) struct Row {
     /// Its name in a file.
     pub(super) name: &'static str,
-    /// Its value, as it is written.
+    /// Its value, for people.
     pub(super) value: String,
+    /// Its value, as it is written in a file.
+    pub(super) written: toml::Value,
     /// Its source.
     pub(super) source: Source,
 }
@@ -180,25 +208,33 @@ impl Settings {
         let named = file.or_else(|| self.config.clone());
         let path = named.or_else(|| Some(SYSTEM_FILE.into()).filter(|p: &PathBuf| p.exists()));
         let file = path.as_deref().map(read).transpose()?.unwrap_or_default();
+        self.join(matches, path, &file)
+    }
+
+    /// Joins what was given here with what was read from the file at `path`.
+    fn join(
+        &self,
+        matches: &ArgMatches,
+        path: Option<PathBuf>,
+        file: &Self,
+    ) -> Result<Effective, Failure> {
         let mut pick = Pick { matches, path, rows: Vec::new() };
         let limits = Limits::default();
         let any = SocketAddr::from((Ipv6Addr::UNSPECIFIED, 443));
         macro_rules! pick {
             ($name:ident, $default:expr) => {
-                pick!($name, $default, ToString::to_string)
-            };
-            ($name:ident, $default:expr, $show:expr) => {
-                pick.value(stringify!($name), &self.$name, &file.$name, || $default, $show)?
+                pick.value(stringify!($name), &self.$name, &file.$name, || $default)?
             };
         }
         let listen = pick!(listen, Ok(any));
         let echo_port = pick!(echo_port, Ok(EchoPort::Next));
         let websocket = pick!(websocket, Ok(WebSocketAddr::Same));
-        let public_hosts =
-            pick!(public_host, Ok(Vec::new()), |hosts: &Vec<PublicHost>| join(hosts));
-        let data_dir = pick!(data_dir, default_data_dir(), |p: &PathBuf| p.display().to_string());
+        let public_hosts = pick!(public_host, Ok(Vec::new()));
+        let data_dir = pick!(data_dir, default_data_dir());
+        let admin = pick!(admin, Ok(AdminAddr::default()));
         let json = pick!(json, Ok(false));
         let log = pick!(log, Ok(LevelFilter::INFO));
+        let log_format = pick!(log_format, Ok(LogFormat::Text));
         let memory = pick!(max_memory, Ok(ByteSize(limits.memory))).0;
         let connections = pick!(max_connections, Ok(limits.connections));
         let connections_per_source =
@@ -213,6 +249,8 @@ impl Settings {
         let relay_per_network = pick!(relay_rate_per_network, of(limits.relay_source_rate));
         let envelope_ttl = pick!(envelope_ttl, Ok(Span(limits.envelope_ttl))).0;
         let registration_ttl = pick!(registration_ttl, Ok(Span(limits.registration_ttl))).0;
+        let parked_silence = pick!(parked_silence, Ok(Span(limits.parked_silence))).0;
+        let return_rate = pick!(return_rate, Ok(limits.return_rate));
         let drain = pick!(drain_timeout, Ok(Span(Config::new("").drain))).0;
         let limits = Limits {
             memory,
@@ -226,11 +264,13 @@ impl Settings {
             relay_source_rate: relay_bucket(relay_per_network),
             envelope_ttl,
             registration_ttl,
+            parked_silence,
+            return_rate,
             ..limits
         };
         limits.check().map_err(|e| Failure::of(Exit::Config, "config-invalid", &e))?;
         let config = Config { listen, echo_port, websocket, public_hosts, data_dir, limits, drain };
-        Ok(Effective { config, json, log, rows: pick.rows })
+        Ok(Effective { config, admin, json, log, log_format, rows: pick.rows })
     }
 }
 
@@ -242,13 +282,12 @@ struct Pick<'a> {
 }
 
 impl Pick<'_> {
-    fn value<T: Clone>(
+    fn value<T: Clone + Written>(
         &mut self,
         name: &'static str,
         given: &Option<T>,
         file: &Option<T>,
         default: impl FnOnce() -> Result<T, Failure>,
-        show: impl Fn(&T) -> String,
     ) -> Result<T, Failure> {
         let (value, source) = match (given, file) {
             (Some(value), _) => {
@@ -263,9 +302,82 @@ impl Pick<'_> {
             }
             (None, None) => (default()?, Source::Default),
         };
-        self.rows.push(Row { name, value: show(&value), source });
+        let written = value.written();
+        self.rows.push(Row { name, value: shown(&written), written, source });
         Ok(value)
     }
+}
+
+/// A value that can be written in a file.
+trait Written {
+    fn written(&self) -> toml::Value;
+}
+
+macro_rules! written_as_text {
+    ($($name:ty)+) => {$(
+        impl Written for $name {
+            fn written(&self) -> toml::Value {
+                toml::Value::String(self.to_string())
+            }
+        }
+    )+};
+}
+
+written_as_text! {
+    AdminAddr BitRate ByteSize EchoPort LevelFilter LogFormat SocketAddr Span Switch WebSocketAddr
+}
+
+impl Written for bool {
+    fn written(&self) -> toml::Value {
+        toml::Value::Boolean(*self)
+    }
+}
+
+impl Written for u32 {
+    fn written(&self) -> toml::Value {
+        toml::Value::Integer((*self).into())
+    }
+}
+
+impl Written for usize {
+    fn written(&self) -> toml::Value {
+        toml::Value::Integer(i64::try_from(*self).unwrap_or(i64::MAX))
+    }
+}
+
+impl Written for PathBuf {
+    fn written(&self) -> toml::Value {
+        toml::Value::String(self.display().to_string())
+    }
+}
+
+impl Written for Vec<PublicHost> {
+    fn written(&self) -> toml::Value {
+        self.iter().map(ToString::to_string).collect::<Vec<_>>().into()
+    }
+}
+
+/// A value for people: without the quotes that a file needs, as on the command line.
+fn shown(value: &toml::Value) -> String {
+    match value {
+        toml::Value::String(text) => text.clone(),
+        toml::Value::Array(values) => values.iter().map(shown).collect::<Vec<_>>().join(","),
+        other => other.to_string(),
+    }
+}
+
+/// The settings where nothing is given, for a service.
+pub(super) fn defaults() -> Result<Effective, Failure> {
+    let service = Settings { data_dir: Some(SYSTEM_DATA.into()), ..Settings::default() };
+    Settings::default().join(&ArgMatches::default(), None, &service)
+}
+
+/// The settings where a file with this text is all that is given.
+#[cfg(test)]
+pub(super) fn of_text(text: &str) -> Result<Effective, toml::de::Error> {
+    let file = toml::from_str(text)?;
+    let effective = Settings::default().join(&ArgMatches::default(), None, &file);
+    Ok(effective.expect("settings that work together"))
 }
 
 fn read(path: &Path) -> Result<Settings, Failure> {
@@ -277,10 +389,23 @@ fn read(path: &Path) -> Result<Settings, Failure> {
         let before = &text[..e.span().map_or(0, |s| s.start.min(text.len()))];
         let line = before.matches('\n').count() + 1;
         let column = before.chars().rev().take_while(|&c| c != '\n').count() + 1;
-        let message = format!("{}:{line}:{column}: {}", path.display(), e.message());
+        let what = meant(e.message()).unwrap_or_else(|| e.message().to_owned());
+        let message = format!("{}:{line}:{column}: {what}", path.display());
         Failure::new(Exit::Config, "config-invalid", message)
             .try_this("rendezvous-peer config check, after mending it")
     })
+}
+
+/// What to say of a name that is none, when it is close to one.
+fn meant(message: &str) -> Option<String> {
+    let (unknown, _) = message.strip_prefix("unknown field `")?.split_once('`')?;
+    let command = Settings::augment_args(Command::new("settings"));
+    let names = command.get_arguments().map(|arg| arg.get_id().to_string());
+    let near = |name: &String| strsim::damerau_levenshtein(name, unknown);
+    let name = names.filter(|name| name != "config").min_by_key(near)?;
+    // A mistake in every third letter is none.
+    let close = near(&name) <= unknown.len() / 3;
+    close.then(|| format!("unknown field `{unknown}`; is `{name}` meant?"))
 }
 
 fn rate(per_second: u32) -> Rate {
@@ -291,10 +416,6 @@ fn relay_bucket(rate: BitRate) -> Rate {
     let per_second = rate.bytes();
     let burst = per_second.saturating_mul(RELAY_BURST_SECONDS).max(MAX_RELAY_BATCH);
     Rate { per_second, burst }
-}
-
-fn join(hosts: &[PublicHost]) -> String {
-    hosts.iter().map(ToString::to_string).collect::<Vec<_>>().join(",")
 }
 
 /// The service's directory for who may write there, a directory of the user's own otherwise.
@@ -348,17 +469,19 @@ fn level<'de, D: Deserializer<'de>>(d: D) -> Result<Option<LevelFilter>, D::Erro
 #[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
-    use clap::{Args, Command, FromArgMatches};
+    use clap::FromArgMatches;
 
     /// One value for each setting, as it is written on the command line and in a file.
-    const SAMPLES: [(&str, &str, &str); 20] = [
+    const SAMPLES: [(&str, &str, &str); 24] = [
         ("listen", "127.0.0.1:1", "\"127.0.0.1:1\""),
         ("echo_port", "9", "9"),
         ("websocket", "127.0.0.1:2", "\"127.0.0.1:2\""),
         ("public_host", "a.example,b.example:9", "[\"a.example\", \"b.example:9\"]"),
         ("data_dir", "/x", "\"/x\""),
+        ("admin", "[::1]:3", "\"[::1]:3\""),
         ("json", "true", "true"),
         ("log", "debug", "\"debug\""),
+        ("log_format", "json", "\"json\""),
         ("max_memory", "1GiB", "\"1GiB\""),
         ("max_connections", "5", "5"),
         ("max_connections_per_network", "4", "4"),
@@ -371,6 +494,8 @@ mod tests {
         ("relay_rate_per_network", "2Mbit", "\"2Mbit\""),
         ("envelope_ttl", "1h", "\"1h\""),
         ("registration_ttl", "2d", "\"2d\""),
+        ("parked_silence", "2m", "\"2m\""),
+        ("return_rate", "9", "9"),
         ("drain_timeout", "0s", "\"0s\""),
     ];
 
@@ -453,12 +578,17 @@ mod tests {
         assert_eq!(config("echo_port = \"444\"\n").echo_port, EchoPort::At(444));
         assert_eq!(config("websocket = \"off\"\n").websocket, WebSocketAddr::Off);
         assert!(failure("echo_port = 70000\n").contains("a port number is expected"));
+        assert!(failure("admin = \"0.0.0.0:9464\"\n").contains("ssh -L"));
         assert!(failure("websocket = \"443\"\n").contains("an address with a port is expected"));
     }
 
     #[test]
     fn mistakes_in_a_file_are_shown_with_their_place() {
         assert!(failure("listen = \"[::]:1\"\n\nmax_memroy = \"1GiB\"\n").contains(".toml:3:1: "));
+        assert!(failure("max_memroy = 1\n").contains("is `max_memory` meant?"));
+        assert!(failure("max-memory = 1\n").contains("is `max_memory` meant?"));
+        assert!(failure("jsn = true\n").contains("is `json` meant?"));
+        assert!(failure("foo = 1\n").contains("expected one of `listen`"));
         assert!(failure("max_memory = \"lots\"\n").contains(".toml:1:14: "));
         assert!(failure("public_host = [\"no spaces\"]\n").contains(".toml:1:"));
         assert!(failure("max_memory = \"1KiB\"\n").contains("memory cap is too small"));

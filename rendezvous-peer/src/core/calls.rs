@@ -50,7 +50,7 @@ impl Core {
             Call::Publish(p) => self.on_row(own()?, |row| row.publish(p)).inspect(|_| {
                 self.counters.published.add(1);
             }),
-            Call::Grant(g) => self.on_row(own()?, |row| row.grant(g, self.limits.capabilities)),
+            Call::Grant(g) => self.on_row(own()?, |row| row.grant(g, self.limits().capabilities)),
             Call::Revoke(ids) => self.on_row(own()?, |row| {
                 row.revoke(&ids);
                 row.release_channels_of(&ids, &self.relay);
@@ -80,14 +80,15 @@ impl Core {
         cost: u32,
         now: Millis,
     ) -> Result<(Option<Caller>, Origin), PeerError> {
+        let limits = self.limits();
         // A request may still be under way when its connection closes.
         let state = self.conns.get(&conn).ok_or(PeerError::NotRegistered)?;
         let limited = |retry_after_ms| PeerError::RateLimited { retry_after_ms };
-        state.rate.take(cost, self.limits.connection_rate, now).map_err(limited)?;
+        state.rate.take(cost, limits.connection_rate, now).map_err(limited)?;
         let who = (state.caller.clone(), state.origin);
         drop(state);
         let source = Prefix::of(seen.address());
-        self.sources.take(source, cost, self.limits.source_rate, now).map_err(limited)?;
+        self.sources.take(source, cost, limits.source_rate, now).map_err(limited)?;
         Ok(who)
     }
 
@@ -147,7 +148,7 @@ impl Core {
             return Err(PeerError::StaleCounter);
         }
         // What does not fit is refused when the node grants it again, which it does with the rest.
-        let _ = row.grant(register.grants, self.limits.capabilities);
+        let _ = row.grant(register.grants, self.limits().capabilities);
         row.counter = register.counter;
         row.last_visit = row.last_visit.max(now);
         self.counters.expired.add(row.mailbox.purge(now));
@@ -162,7 +163,7 @@ impl Core {
         let published = row.published();
         let registered = Registered {
             session: row.session(),
-            expires_s: seconds(self.limits.registration_ttl),
+            expires_s: seconds(self.limits().registration_ttl),
             bundle_seq: published.map(|(seq, _)| seq),
             one_time_keys_left: published.map_or(0, |(_, left)| left),
             capabilities: count(row.capabilities().len()),
@@ -178,7 +179,7 @@ impl Core {
     }
 
     fn make_row(&self, caller: &Caller, now: Millis) -> Result<Row, PeerError> {
-        if !count_up(&self.registrations, self.limits.registrations) {
+        if !count_up(&self.registrations, self.limits().registrations) {
             return Err(PeerError::PeerFull);
         }
         let (session, first) = {
@@ -253,15 +254,16 @@ impl Core {
             return Err(PeerError::NotAuthorized);
         }
         self.counters.expired.add(row.mailbox.purge(now));
-        let expires = now.after(self.limits.envelope_ttl);
-        row.mailbox.push(lane, drop.envelope, expires, &self.limits, &self.memory).map_err(
-            |full| match full {
+        let limits = self.limits();
+        let expires = now.after(limits.envelope_ttl);
+        row.mailbox.push(lane, drop.envelope, expires, &limits, &self.memory).map_err(|full| {
+            match full {
                 Full::Lane => PeerError::MailboxFull,
                 Full::Peer => PeerError::PeerFull,
-            },
-        )?;
+            }
+        })?;
         self.counters.dropped.add(1);
-        let receipt = Receipt { instance: self.instance, ttl_s: seconds(self.limits.envelope_ttl) };
+        let receipt = Receipt { instance: self.instance, ttl_s: seconds(limits.envelope_ttl) };
         let told = match &row.presence {
             Some(presence) => Told::At(presence.conn),
             None => self.ring(&mut row, None, now).map_or(Told::Nobody, Told::Rung),

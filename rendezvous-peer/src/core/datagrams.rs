@@ -22,7 +22,7 @@ impl Core {
         frames: usize,
         now: Millis,
     ) -> Relayed {
-        let relayed = self.relay.forward(canonical(source), channel, bytes, &self.limits, now);
+        let relayed = self.relay.forward(canonical(source), channel, bytes, &self.limits(), now);
         let counters = &self.counters;
         match relayed.to {
             Ok(_) => {
@@ -55,7 +55,7 @@ impl Core {
         match datagram {
             PeerDatagram::EchoRequest { txid, cookie, answer } => {
                 let request = echo::Request { txid, cookie, answer };
-                let rate = self.limits.echo_rate;
+                let rate = self.limits().echo_rate;
                 let answer = self.echo.answer(source, to_second, request, rate, now).ok();
                 let count =
                     if answer.is_some() { &counters.echoes } else { &counters.echoes_refused };

@@ -102,7 +102,7 @@ impl Core {
         let (conn, origin, observed) = match (&row.presence, &row.parked) {
             (Some(it), _) => (Some(it.conn), it.origin, it.observed()),
             (None, Some(it)) => {
-                let origin = it.origin(self.limits.parked_silence, now)?;
+                let origin = it.origin(self.limits().parked_silence, now)?;
                 (None, origin, registry::observed(&origin, &[]))
             }
             (None, None) => return None,
@@ -122,10 +122,11 @@ impl Core {
         [caller, callee]: [&Origin; 2],
         now: Millis,
     ) -> Option<ChannelId> {
-        let limit = self.limits.relay_channels_per_callee;
+        let limits = self.limits();
+        let limit = limits.relay_channels_per_callee;
         let leased = if row.make_room(&capability, limit, &self.relay, now) {
             let number = self.rng().next_u64();
-            self.relay.lease(number, caller, callee, &self.memory, &self.limits, now)
+            self.relay.lease(number, caller, callee, &self.memory, &limits, now)
         } else {
             None
         };

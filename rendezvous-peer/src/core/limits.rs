@@ -141,6 +141,12 @@ pub enum LimitsError {
     /// A bucket that a batch of relay frames never fits into.
     #[error("a burst below {MAX_RELAY_BATCH} bytes would never let a batch of relay frames pass")]
     RelayBurst,
+    /// Devices could not keep up with it, or an answer could not say it.
+    #[error("parked devices may be silent for between 30 seconds and 18 hours")]
+    Silence,
+    /// Nobody would ever come back.
+    #[error("at least one device must be told to come back in a second")]
+    Return,
     /// A span that rounds to nothing, or beyond what an answer can say.
     #[error("a time to live must be between one second and 68 years")]
     TimeToLive,
@@ -170,6 +176,12 @@ impl Limits {
             if rate.per_second > 0 && rate.burst < MAX_RELAY_BATCH {
                 return Err(LimitsError::RelayBurst);
             }
+        }
+        if !(30..=u64::from(u16::MAX)).contains(&self.parked_silence.as_secs()) {
+            return Err(LimitsError::Silence);
+        }
+        if self.return_rate == 0 {
+            return Err(LimitsError::Return);
         }
         for ttl in [self.envelope_ttl, self.registration_ttl] {
             if !(1..1 << 31).contains(&ttl.as_secs()) {
@@ -201,5 +213,7 @@ mod tests {
         assert_eq!(with(|l| l.source_rate.burst = 1), Err(LimitsError::Burst));
         assert_eq!(with(|l| l.relay_rate.burst = 1), Err(LimitsError::RelayBurst));
         assert_eq!(with(|l| l.envelope_ttl = Duration::ZERO), Err(LimitsError::TimeToLive));
+        assert_eq!(with(|l| l.parked_silence = Duration::from_secs(29)), Err(LimitsError::Silence));
+        assert_eq!(with(|l| l.return_rate = 0), Err(LimitsError::Return));
     }
 }

@@ -11,13 +11,13 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 #[derive(Debug)]
 pub(super) struct Memory {
     used: AtomicUsize,
-    cap: usize,
+    cap: AtomicUsize,
 }
 
 impl Memory {
     /// An empty account with room for `cap` bytes.
     pub(super) fn new(cap: usize) -> Arc<Self> {
-        Arc::new(Self { used: AtomicUsize::new(0), cap })
+        Arc::new(Self { used: AtomicUsize::new(0), cap: AtomicUsize::new(cap) })
     }
 
     /// Takes `bytes` for as long as the charge lives; `None` when the cap leaves no room.
@@ -32,12 +32,18 @@ impl Memory {
 
     /// Bytes that may be taken.
     pub(super) fn cap(&self) -> usize {
-        self.cap
+        self.cap.load(Ordering::Relaxed)
+    }
+
+    /// Changes the cap. What is taken stays taken.
+    pub(super) fn set_cap(&self, cap: usize) {
+        self.cap.store(cap, Ordering::Relaxed);
     }
 
     // Relaxed is enough: the counter orders nothing but itself.
     fn take(&self, bytes: usize) -> bool {
-        let more = |used: usize| used.checked_add(bytes).filter(|&sum| sum <= self.cap);
+        let cap = self.cap();
+        let more = |used: usize| used.checked_add(bytes).filter(|&sum| sum <= cap);
         self.used.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more).is_ok()
     }
 
@@ -94,6 +100,17 @@ mod tests {
         assert_eq!(memory.used(), 100);
         drop(a);
         assert_eq!((memory.used(), b.bytes()), (40, 40));
+    }
+
+    #[test]
+    fn a_lower_cap_throws_nothing_out() {
+        let memory = Memory::new(100);
+        let a = memory.charge(60).unwrap();
+        memory.set_cap(50);
+        assert_eq!((memory.used(), memory.cap()), (60, 50));
+        assert!(memory.charge(1).is_none());
+        drop(a);
+        assert!(memory.charge(50).is_some());
     }
 
     #[test]

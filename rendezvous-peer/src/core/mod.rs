@@ -7,9 +7,9 @@
 //!
 //! 1. a shard of `conns`,
 //! 2. a shard of `rows`,
-//! 3. the small ones: the random generator, the ring of incidents, the keys of the tables of
-//!    networks, a shard of a table of shares, a shard of the relay's channels, the queue of rings to
-//!    be repeated.
+//! 3. the small ones: the limits, the random generator, the ring of incidents, the keys of the tables
+//!    of networks, a shard of a table of shares, a shard of the relay's channels, the queue of rings
+//!    to be repeated.
 //!
 //! They are taken in this order only. Registering is the one call that holds a lock of the first
 //! kind together with one of the second: so a connection that closes at the same time either is
@@ -47,7 +47,7 @@ mod time;
 
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
 use dashmap::DashMap;
 use halloo_wire::peer::{PeerError, Push, Request, Response};
@@ -149,7 +149,7 @@ struct Conn {
 
 /// The table of a rendezvous peer.
 pub struct Core {
-    limits: Limits,
+    limits: RwLock<Limits>,
     instance: InstanceId,
     conns: DashMap<ConnId, Conn>,
     rows: Table,
@@ -196,7 +196,7 @@ impl Core {
         let relay = RelayKeys { shares: key(), sources: key(), cookies: key() };
         let parking = Parking::new(key(), now);
         Ok(Self {
-            limits,
+            limits: RwLock::new(limits),
             instance,
             conns: DashMap::new(),
             rows: Table::new(),
@@ -228,16 +228,31 @@ impl Core {
     }
 
     /// The limits in force.
-    pub fn limits(&self) -> &Limits {
-        &self.limits
+    pub fn limits(&self) -> Limits {
+        *self.limits.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Changes the limits for all that comes. What is there stays: where there is more of
+    /// something than the limits allow, no more of it is accepted until there is less. Envelopes
+    /// keep their times; a registration counts the time since the last visit anew. The number of
+    /// incidents stays as it was.
+    ///
+    /// # Errors
+    /// [`LimitsError`] when the limits cannot work together; nothing has changed then.
+    pub fn set_limits(&self, limits: Limits) -> Result<(), LimitsError> {
+        limits.check()?;
+        self.memory.set_cap(limits.memory);
+        *self.limits.write().unwrap_or_else(PoisonError::into_inner) = limits;
+        Ok(())
     }
 
     /// Says whether an address may begin a handshake. To be asked before the handshake, so that a
     /// flood costs little. It takes nothing from the network's bucket: an address that has not
     /// been proved may be somebody else's.
     pub fn admits(&self, remote: SocketAddr, now: Millis) -> bool {
-        let room = self.connections.load(Ordering::Relaxed) < self.limits.connections;
-        let rate = self.limits.source_rate;
+        let limits = self.limits();
+        let room = self.connections.load(Ordering::Relaxed) < limits.connections;
+        let rate = limits.source_rate;
         let admitted = room && self.sources.has(Prefix::of(remote), CONNECTION_COST, rate, now);
         if !admitted {
             self.record(IncidentKind::TooManyConnections, now);
@@ -350,15 +365,14 @@ impl Core {
     /// What has expired is never handed out, even if its memory is not free yet.
     pub fn expire(&self, now: Millis) -> Expired {
         let mut expired = Expired { channels: self.relay.sweep(now), ..Expired::default() };
+        let Limits { registration_ttl, parked_silence, .. } = self.limits();
         self.rows.sweep(Table::PARTS.div_ceil(Self::SWEEPS), |row| {
             expired.envelopes += row.mailbox.purge(now);
             row.forget_ended(&self.relay, now);
-            let silence = self.limits.parked_silence;
-            if row.parked.as_ref().is_some_and(|it| it.origin(silence, now).is_none()) {
+            if row.parked.as_ref().is_some_and(|it| it.origin(parked_silence, now).is_none()) {
                 row.unpark();
             }
-            let stays =
-                row.presence.is_some() || now < row.last_visit.after(self.limits.registration_ttl);
+            let stays = row.presence.is_some() || now < row.last_visit.after(registration_ttl);
             if !stays {
                 expired.envelopes += row.mailbox.len();
                 expired.registrations += 1;
@@ -383,7 +397,8 @@ impl Core {
         self.draining.store(true, Ordering::Relaxed);
         let rings = self.drain_parked(now);
         let conns: Vec<ConnId> = self.conns.iter().map(|c| *c.key()).collect();
-        let spread = u32::try_from(self.limits.drain_spread.as_millis()).unwrap_or(u32::MAX).max(1);
+        let spread =
+            u32::try_from(self.limits().drain_spread.as_millis()).unwrap_or(u32::MAX).max(1);
         let mut rng = self.rng();
         let pushes = conns
             .into_iter()
@@ -444,11 +459,12 @@ impl Core {
 
     /// Counts a connection in, unless a limit stands against it.
     fn take_place(&self, source: Prefix, now: Millis) -> Option<Share> {
-        self.sources.take(source, CONNECTION_COST, self.limits.source_rate, now).ok()?;
-        if !count_up(&self.connections, self.limits.connections) {
+        let limits = self.limits();
+        self.sources.take(source, CONNECTION_COST, limits.source_rate, now).ok()?;
+        if !count_up(&self.connections, limits.connections) {
             return None;
         }
-        let share = self.shares.take(source, self.limits.connections_per_source);
+        let share = self.shares.take(source, limits.connections_per_source);
         if share.is_none() {
             self.connections.fetch_sub(1, Ordering::Relaxed);
         }

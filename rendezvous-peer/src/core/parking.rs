@@ -212,7 +212,7 @@ impl Core {
         };
         row.park(parked)?;
         self.counters.parked.add(1);
-        let silence_s = u16::try_from(self.limits.parked_silence.as_secs()).unwrap_or(u16::MAX);
+        let silence_s = u16::try_from(self.limits().parked_silence.as_secs()).unwrap_or(u16::MAX);
         Ok(Parked { row: id, silence_s })
     }
 
@@ -283,9 +283,9 @@ impl Core {
 
     /// Tells somebody whose row is not here when to come back.
     fn unknown_row(&self, source: SocketAddr, sealed: &Sealed<'_>, now: Millis) -> Option<Vec<u8>> {
-        self.echo.take(Prefix::of_host(source), self.limits.echo_rate, now).ok()?;
+        self.echo.take(Prefix::of_host(source), self.limits().echo_rate, now).ok()?;
         let retry_after_ms = match now.since(self.parking.started) < HERD {
-            true => self.parking.next_return(self.limits.return_rate, now),
+            true => self.parking.next_return(self.limits().return_rate, now),
             false => 0,
         };
         self.counters.parked_unknown.add(1);
@@ -296,7 +296,7 @@ impl Core {
     /// Rings a parked device because something has come for it: a knock, or what is in its mailbox.
     /// `None` when it is not parked, or has been silent for too long.
     pub(super) fn ring(&self, row: &mut Row, knock: Option<Push>, now: Millis) -> Option<Ring> {
-        row.parked.as_ref()?.origin(self.limits.parked_silence, now)?;
+        row.parked.as_ref()?.origin(self.limits().parked_silence, now)?;
         let parked = row.parked.as_mut()?;
         parked.ring = parked.ring.wrapping_add(1);
         if let Some(push) = knock {
@@ -334,7 +334,7 @@ impl Core {
         let parked = row.parked.as_mut().filter(|it| it.id == id)?;
         let times = parked.repeats.take()?;
         let answered = parked.rung == parked.ring;
-        if answered || parked.origin(self.limits.parked_silence, now).is_none() {
+        if answered || parked.origin(self.limits().parked_silence, now).is_none() {
             return None;
         }
         if let Some(&wait) = REPEATS.get(usize::from(times) + 1) {
@@ -359,9 +359,9 @@ impl Core {
         self.rows.sweep(super::table::Table::PARTS, |row| {
             if row.presence.is_none()
                 && let Some(parked) = row.parked.as_mut()
-                && parked.origin(self.limits.parked_silence, now).is_some()
+                && parked.origin(self.limits().parked_silence, now).is_some()
             {
-                let retry_after_ms = self.parking.next_return(self.limits.return_rate, now);
+                let retry_after_ms = self.parking.next_return(self.limits().return_rate, now);
                 let datagrams = vec![parked.seal(&Word::Draining { retry_after_ms })];
                 rings.push(Ring { to: parked.address, datagrams });
             }

@@ -8,10 +8,11 @@ mod config;
 mod connection;
 mod forwarder;
 mod host;
+mod monitor;
 
 use std::net::SocketAddr;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
 use dashmap::DashMap;
@@ -26,11 +27,14 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use self::forwarder::Forwarder;
-use crate::core::{ConnId, Core, Expired, Incident, Millis, Outcome, Ring, RowView, Stats};
+use crate::core::{
+    ConnId, Core, Expired, Incident, Limits, LimitsError, Millis, Outcome, Ring, RowView, Stats,
+};
 use crate::keyfile;
 
 pub use self::config::{Config, EchoPort, ListenError, StartError, WebSocketAddr};
 pub use self::host::{PublicHost, is_public};
+pub use self::monitor::Monitor;
 
 /// How often what has expired is swept out. It is never handed out in between.
 const EXPIRY_TICK: Duration = Duration::from_secs(5);
@@ -211,6 +215,26 @@ impl RunningPeer {
         self.shared.clock.0.elapsed()
     }
 
+    /// Changes the limits, as [`Core::set_limits`] does. How many WebSockets there may be stays as
+    /// it was at the start.
+    ///
+    /// # Errors
+    /// [`LimitsError`] when the limits cannot work together; nothing has changed then.
+    pub fn set_limits(&self, limits: Limits) -> Result<(), LimitsError> {
+        self.shared.core.set_limits(limits)
+    }
+
+    /// Changes how long the peer, when it stops, lets its connections leave by themselves.
+    pub fn set_drain(&mut self, drain: Duration) {
+        self.drain = drain;
+    }
+
+    /// A view of the peer's counters that outlives it.
+    pub fn monitor(&self) -> Monitor {
+        let tunnels = self.tunnels.as_ref().map_or_else(Weak::new, Arc::downgrade);
+        Monitor { core: Arc::clone(&self.shared.core), clock: self.shared.clock, tunnels }
+    }
+
     /// Everything that the table holds: what somebody would find who seized the machine while it
     /// runs. For demonstrations and tests.
     pub fn inspect(&self) -> Vec<RowView> {
@@ -230,10 +254,11 @@ impl RunningPeer {
         let empty = occupancy.wait_for(|&n| n == 0);
         // Both ways on are the same: those who are still there are closed.
         let _ = timeout(self.drain, empty).await;
-        // Closed before the tasks let go of their connections, so that all hear why.
+        // Each connection closes in its own time. A task that let go of one before would close it
+        // without saying why.
         self.shared.endpoint.close(CloseCode::ShuttingDown);
-        self.shared.stop.cancel();
         let _ = timeout(GOODBYE, self.shared.endpoint.wait_idle()).await;
+        self.shared.stop.cancel();
         // Those behind a tunnel hear it through the tunnel.
         self.shared.stop_tunnels.cancel();
         self.shared.tasks.close();

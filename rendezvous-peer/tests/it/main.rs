@@ -2,12 +2,15 @@
 
 #![allow(clippy::unwrap_used)]
 
+mod admin;
 mod common;
 mod echo;
 mod library;
 mod parking;
 mod privacy;
+mod probe;
 mod process;
 mod protocol;
 mod relay;
+mod reload;
 mod tunnel;

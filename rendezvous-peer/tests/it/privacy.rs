@@ -10,9 +10,18 @@ use halloo_wire::peer_datagram::{EchoAnswer, PeerDatagram};
 
 #[tokio::test]
 async fn logs_at_the_lowest_level_hold_no_address_and_no_identity() {
+    names_nobody("text").await;
+}
+
+#[tokio::test]
+async fn nor_do_logs_for_programs() {
+    names_nobody("json").await;
+}
+
+async fn names_nobody(format: &str) {
     let home = tempfile::tempdir().unwrap();
-    let mut peer =
-        Process::start(home.path(), &["--log", "trace", "--websocket", "127.0.0.1:0"]).await;
+    let args = ["--log", "trace", "--log-format", format, "--websocket", "127.0.0.1:0"];
+    let mut peer = Process::start(home.path(), &args).await;
     let (bob, alice) = (Node::new(&peer), Node::new(&peer));
     let inbox = bob.reachable(&[1]).await;
     let sender = alice.connect(Show::Nothing).await;

@@ -230,6 +230,55 @@ fn config_check_names_the_place_of_a_mistake() {
     assert!(stderr.contains(&format!("{path}:2:1: unknown field `max_memroy`")), "{stderr}");
 }
 
+#[test]
+fn what_config_prints_reads_back() {
+    let file = tempfile::NamedTempFile::new().unwrap();
+    let path = file.path().to_str().unwrap();
+    let settings = |args: &[&str]| {
+        let (output, stdout, stderr) = run(&[&["config"], args, &["--json"]].concat(), &[]);
+        assert!(output.status.success(), "{stderr}");
+        serde_json::from_str::<Value>(&stdout).unwrap()["settings"].clone()
+    };
+    let changed = ["--public-host", "a.example,b.example:9", "--max-connections", "7"];
+    let (_, shown, _) = run(&[["config", "show"].as_slice(), &changed].concat(), &[]);
+    std::fs::write(path, &shown).unwrap();
+    let (_, again, _) = run(&["config", "show", "--config", path], &[]);
+    // Each run has a directory of its own, named in the environment.
+    let lines = |text: &str| -> Vec<String> {
+        text.lines().filter(|l| !l.starts_with("data_dir")).map(str::to_owned).collect()
+    };
+    assert_eq!(lines(&again), lines(&shown));
+    let values = settings(&["show", "--config", path]);
+    assert_eq!(values["max_connections"], 7);
+    assert_eq!(values["public_host"], serde_json::json!(["a.example", "b.example:9"]));
+
+    let (_, example, _) = run(&["config", "example"], &[("RENDEZVOUS_PEER_RELAY", "off")]);
+    std::fs::write(path, &example).unwrap();
+    for row in settings(&["check", path]).as_object().unwrap().values() {
+        assert!(!row["source"].as_str().unwrap().contains(path), "all is commented out: {row}");
+    }
+    assert!(example.contains("\n#relay = \"on\"\n"), "{example}");
+}
+
+#[test]
+fn config_check_warns_of_what_is_seldom_wise() {
+    let args = ["config", "check", "--json", "--rate-per-network", "0", "--max-connections", "9"];
+    let (output, stdout, _) = run(&[&args[..], &["--max-memory", "900000GiB"]].concat(), &[]);
+    assert!(output.status.success(), "it is allowed");
+    let shown: Value = serde_json::from_str(&stdout).unwrap();
+    let warnings: Vec<&str> =
+        shown["warnings"].as_array().unwrap().iter().map(|w| w.as_str().unwrap()).collect();
+    for what in ["rate_per_network = 0", "max_connections_per_network", "max_memory = 900000GiB"] {
+        assert!(warnings.iter().any(|w| w.contains(what)), "{what} is not in {warnings:?}");
+    }
+    let (_, stdout, _) = run(&["config", "check", "--json"], &[]);
+    let shown: Value = serde_json::from_str(&stdout).unwrap();
+    assert!(shown["warnings"].as_array().unwrap().iter().all(|w| {
+        // A machine may have less memory than the defaults are for.
+        w.as_str().unwrap().starts_with("max_memory")
+    }));
+}
+
 #[tokio::test]
 async fn the_address_is_the_same_before_and_after_a_run() {
     let home = tempfile::tempdir().unwrap();

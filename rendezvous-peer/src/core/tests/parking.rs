@@ -40,7 +40,7 @@ impl Device {
         assert!(outcome.pushes.is_empty() && outcome.rings.is_empty());
         match outcome.response {
             Response::Parked(Parked { row, silence_s }) => {
-                assert_eq!(Duration::from_secs(silence_s.into()), w.core.limits.parked_silence);
+                assert_eq!(Duration::from_secs(silence_s.into()), w.core.limits().parked_silence);
                 Ok(Self { row, home: address(conn), counter: 0 })
             }
             Response::Refused(error) => Err(error),

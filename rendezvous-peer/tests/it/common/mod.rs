@@ -42,10 +42,17 @@ impl Process {
     }
 
     pub(crate) async fn start_at(home: &Path, listen: &str, args: &[&str]) -> Self {
+        Self::start_with(home, listen, args, Stdio::null()).await
+    }
+
+    /// Starts it with this input.
+    pub(crate) async fn start_with(home: &Path, listen: &str, args: &[&str], stdin: Stdio) -> Self {
         let mut child = command(home)
             .args(["run", "--json", "--listen", listen])
             .env("RENDEZVOUS_PEER_DRAIN_TIMEOUT", "1s")
+            .env("RENDEZVOUS_PEER_ADMIN", "127.0.0.1:0")
             .args(args)
+            .stdin(stdin)
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
             .spawn()
@@ -95,6 +102,10 @@ impl Process {
         self.ready["websocket"].as_str().unwrap().parse().unwrap()
     }
 
+    pub(crate) fn admin(&self) -> SocketAddr {
+        self.ready["admin"].as_str().unwrap().parse().unwrap()
+    }
+
     pub(crate) fn key(&self) -> PeerFingerprint {
         let address: PeerAddress = self.ready["address"].as_str().unwrap().parse().unwrap();
         address.key.unwrap()
@@ -117,6 +128,11 @@ impl Process {
     pub(crate) async fn kill(mut self) -> String {
         self.signal(Signal::KILL);
         self.wait().await;
+        self.into_log().await
+    }
+
+    /// What a process that has ended has logged.
+    pub(crate) async fn into_log(mut self) -> String {
         (&mut self.log).await.unwrap()
     }
 }

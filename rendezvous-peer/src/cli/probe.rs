@@ -1,0 +1,322 @@
+//! `rendezvous-peer probe`: a peer as a node sees it, from wherever this runs.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::time::{Duration, Instant};
+
+use halloo_identity::{Identity, PeerAddress};
+use halloo_transport::websocket::{self, TunnelError};
+use halloo_transport::{CloseCode, ConnectError, Endpoint, EndpointRole, PeerTrust, Show};
+use halloo_wire::PeerFingerprint;
+use halloo_wire::peer::Push;
+use halloo_wire::peer_datagram::{EchoAnswer, PeerDatagram};
+use serde::Serialize;
+use serde_json::json;
+use tokio::net::UdpSocket;
+use tokio::time::timeout;
+
+use super::failure::{Exit, Failure};
+use super::output;
+
+/// Addresses of a name that are tried.
+const ADDRESSES: usize = 4;
+/// How long a peer may take with its first word, after the handshake.
+const GREETING: Duration = Duration::from_secs(5);
+/// How long a closed connection gets to say that it is.
+const GOODBYE: Duration = Duration::from_secs(1);
+/// How often an echo request is sent before nobody is there, and how long each waits.
+const ECHOES: u32 = 3;
+const ECHO_WAIT: Duration = Duration::from_secs(1);
+
+/// One thing that was tried.
+#[derive(Debug, Serialize)]
+struct Check {
+    /// What.
+    check: &'static str,
+    /// Where.
+    place: String,
+    /// Whether it worked.
+    ok: bool,
+    /// How long it took.
+    ms: Option<f64>,
+    /// Why it did not work.
+    error: Option<String>,
+}
+
+/// All that was found.
+#[derive(Debug, Default)]
+struct Findings {
+    checks: Vec<Check>,
+    /// The key that answered.
+    found: Option<PeerFingerprint>,
+    /// Whether anything came back at all.
+    answered: bool,
+    /// Where the peer sees this machine.
+    observed: Option<SocketAddr>,
+}
+
+/// Tries the peer at an address and prints what works.
+pub(super) fn probe(address: &PeerAddress, json: bool) -> Result<Exit, Failure> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(|e| Failure::of(Exit::Failure, "no-runtime", &e))?;
+    let findings = runtime.block_on(examine(address))?;
+    let exit = findings.exit(address.key);
+    findings.print(address, exit, json);
+    Ok(exit)
+}
+
+async fn examine(address: &PeerAddress) -> Result<Findings, Failure> {
+    let (host, port) = (address.host.host(), address.host.port());
+    let places = tokio::net::lookup_host((host, port)).await.map_err(|e| {
+        Failure::new(Exit::Unreachable, "no-such-host", format!("{host} has no address: {e}"))
+    })?;
+    let trust = address.key.map_or(PeerTrust::FirstUse, PeerTrust::Pinned);
+    // It dials, and shows nobody who it is.
+    let identity = Identity::generate();
+    let mut findings = Findings::default();
+    for place in places.take(ADDRESSES) {
+        let any: IpAddr = match place {
+            SocketAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
+            SocketAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
+        };
+        let role = EndpointRole::Node { identity: &identity };
+        let endpoint = Endpoint::bind(SocketAddr::new(any, 0), role)
+            .map_err(|e| Failure::of(Exit::Failure, "no-socket", &e))?;
+        let second = quic(&mut findings, &endpoint, place, trust).await;
+        echo(&mut findings, place).await;
+        if let Some(port) = second.filter(|&port| port != place.port()) {
+            echo(&mut findings, SocketAddr::new(place.ip(), port)).await;
+        }
+        Box::pin(tunnel(&mut findings, &endpoint, place, host, trust)).await;
+        endpoint.close(CloseCode::Done);
+        let _ = timeout(GOODBYE, endpoint.wait_idle()).await;
+    }
+    Ok(findings)
+}
+
+/// Comes as most nodes do. Returns the peer's second port.
+async fn quic(
+    findings: &mut Findings,
+    endpoint: &Endpoint,
+    place: SocketAddr,
+    trust: PeerTrust,
+) -> Option<u16> {
+    let start = Instant::now();
+    let greeted = greet(endpoint, place, trust).await;
+    let took = start.elapsed();
+    let place = format!("UDP {place}");
+    match greeted {
+        Ok(greeting) => {
+            findings.found = Some(greeting.key);
+            findings.observed = Some(greeting.observed);
+            findings.works("quic", place, took);
+            greeting.echo_port
+        }
+        Err(error) => {
+            findings.hears(&error);
+            findings.fails("quic", place, &error);
+            None
+        }
+    }
+}
+
+/// Asks where the peer sees this machine, as a node does that looks at its NAT.
+async fn echo(findings: &mut Findings, place: SocketAddr) {
+    let start = Instant::now();
+    let named = format!("UDP {place}");
+    match ask_echo(place).await {
+        Ok(true) => {
+            findings.answered = true;
+            findings.works("echo", named, start.elapsed());
+        }
+        Ok(false) => findings.fails("echo", named, &"nobody answered in time"),
+        Err(error) => findings.fails("echo", named, &error),
+    }
+}
+
+/// Says whether an answer came.
+async fn ask_echo(place: SocketAddr) -> std::io::Result<bool> {
+    let any: IpAddr =
+        if place.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() };
+    let socket = UdpSocket::bind(SocketAddr::new(any, 0)).await?;
+    socket.connect(place).await?;
+    let mut random = [0; 8];
+    getrandom::fill(&mut random).map_err(std::io::Error::other)?;
+    let asked = u64::from_be_bytes(random);
+    let request = PeerDatagram::EchoRequest { txid: asked, cookie: 0, answer: EchoAnswer::Here };
+    for _ in 0..ECHOES {
+        socket.send(&request.encode()).await?;
+        let answer = async {
+            let mut buffer = [0; 256];
+            loop {
+                let n = socket.recv(&mut buffer).await?;
+                match PeerDatagram::decode(&buffer[..n]) {
+                    Ok(PeerDatagram::EchoReply { txid, .. }) if txid == asked => return Ok(()),
+                    _ => {}
+                }
+            }
+        };
+        if let Ok(answer) = timeout(ECHO_WAIT, answer).await {
+            return answer.map(|()| true);
+        }
+    }
+    Ok(false)
+}
+
+/// Comes as a node does whose network blocks UDP.
+async fn tunnel(
+    findings: &mut Findings,
+    endpoint: &Endpoint,
+    place: SocketAddr,
+    host: &str,
+    trust: PeerTrust,
+) {
+    let start = Instant::now();
+    let named = format!("TCP {place}");
+    let tunnel = match websocket::connect(endpoint, place, host, trust).await {
+        Ok(tunnel) => tunnel,
+        Err(error) => {
+            if let TunnelError::PeerKeyChanged { found, .. } = error {
+                findings.found = Some(found);
+            }
+            findings.answered |= !matches!(
+                error,
+                TunnelError::Unreachable(_) | TunnelError::TimedOut | TunnelError::BadHost
+            );
+            return findings.fails("websocket", named, &error);
+        }
+    };
+    findings.answered = true;
+    let greeted = greet(endpoint, tunnel.addr(), trust).await;
+    let took = start.elapsed();
+    // The peer hears through the tunnel that the connection has ended.
+    let _ = timeout(GOODBYE, endpoint.wait_idle()).await;
+    match greeted {
+        Ok(greeting) => {
+            findings.found = Some(greeting.key);
+            findings.works("websocket", named, took);
+        }
+        Err(error) => {
+            findings.hears(&error);
+            findings.fails("websocket", named, &error);
+        }
+    }
+}
+
+/// A peer's first word.
+struct Greeting {
+    key: PeerFingerprint,
+    observed: SocketAddr,
+    echo_port: Option<u16>,
+}
+
+/// Why a peer did not greet.
+#[derive(Debug, thiserror::Error)]
+enum GreetError {
+    #[error(transparent)]
+    Connect(#[from] ConnectError),
+    #[error("it does not say what a peer says first")]
+    Silent,
+}
+
+async fn greet(
+    endpoint: &Endpoint,
+    place: SocketAddr,
+    trust: PeerTrust,
+) -> Result<Greeting, GreetError> {
+    let connection = endpoint.connect_peer(place, trust, Show::Nothing).await?;
+    let push = timeout(GREETING, connection.next_push()).await;
+    let key = connection.peer_fingerprint();
+    connection.close(CloseCode::Done);
+    match push {
+        Ok(Ok(Push::Welcome { observed, echo_port, .. })) => {
+            Ok(Greeting { key, observed, echo_port })
+        }
+        _ => Err(GreetError::Silent),
+    }
+}
+
+impl Findings {
+    fn works(&mut self, check: &'static str, place: String, took: Duration) {
+        let ms = (took.as_secs_f64() * 10_000.0).round() / 10.0;
+        self.answered = true;
+        self.checks.push(Check { check, place, ok: true, ms: Some(ms), error: None });
+    }
+
+    fn fails(&mut self, check: &'static str, place: String, error: &dyn std::fmt::Display) {
+        let error = Some(error.to_string());
+        self.checks.push(Check { check, place, ok: false, ms: None, error });
+    }
+
+    /// What a failed greeting says about who is there.
+    fn hears(&mut self, error: &GreetError) {
+        match error {
+            GreetError::Connect(ConnectError::PeerKeyChanged { found, .. }) => {
+                self.answered = true;
+                self.found = Some(*found);
+            }
+            GreetError::Connect(ConnectError::TimedOut | ConnectError::Unreachable) => {}
+            _ => self.answered = true,
+        }
+    }
+
+    fn exit(&self, expected: Option<PeerFingerprint>) -> Exit {
+        let other = |found| expected.is_some_and(|expected| expected != found);
+        if self.found.is_some_and(other) {
+            return Exit::Mismatch;
+        }
+        let works = |name| self.checks.iter().any(|c| c.check == name && c.ok);
+        match (works("quic"), self.answered) {
+            (true, _) => Exit::Ok,
+            (false, true) => Exit::Failure,
+            (false, false) => Exit::Unreachable,
+        }
+    }
+
+    fn print(&self, address: &PeerAddress, exit: Exit, json: bool) {
+        let observed = self.observed.map(|at| at.to_string());
+        if json {
+            let object = json!({
+                "schema": output::SCHEMA,
+                "address": address.to_string(),
+                "checks": self.checks,
+                "identity": {
+                    "expected": address.key.map(|key| key.to_string()),
+                    "found": self.found.map(|key| key.to_string()),
+                    "ok": self.found.is_some() && exit != Exit::Mismatch,
+                },
+                "observed": observed,
+            });
+            return output::line(&object.to_string());
+        }
+        for Check { check, place, ms, error, .. } in &self.checks {
+            let result = match (ms, error) {
+                (Some(ms), _) => format!("ok      {ms} ms"),
+                (None, Some(error)) => format!("failed  {error}"),
+                (None, None) => "failed".to_owned(),
+            };
+            output::line(&format!("{check:<10} {place:<32} {result}"));
+        }
+        let identity = match (address.key, self.found) {
+            (_, None) => "unknown: no peer has shown a key".to_owned(),
+            (None, Some(found)) => format!("the address names no key; found {found}"),
+            (Some(key), Some(found)) if key == found => format!("ok      matches {key}"),
+            (Some(_), Some(found)) => format!("DIFFERS: found {found}"),
+        };
+        output::line(&format!("{:<10} {identity}", "identity"));
+        if let Some(observed) = observed {
+            output::line(&format!("{:<10} the peer sees this machine as {observed}", "seen from"));
+        }
+        match exit {
+            Exit::Failure => {
+                output::error_line("something answers, but not as a peer that nodes reach over UDP")
+            }
+            Exit::Unreachable => output::error_line("nothing answers"),
+            Exit::Mismatch => output::error_line(
+                "another key answers: the operator has made a new one, or it is somebody else",
+            ),
+            _ => {}
+        }
+    }
+}
