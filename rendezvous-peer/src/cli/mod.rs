@@ -1,7 +1,9 @@
 //! The command line: reads it, runs the command, turns failures into words and exit codes.
 
 mod address;
+mod audit;
 mod check;
+mod facts;
 mod failure;
 mod generate;
 mod harden;
@@ -48,6 +50,14 @@ enum Command {
     Run(Settings),
     /// Prints the address to give to `halloo init --peer`
     Address(Settings),
+    /// Looks whether what the peer promises holds here: nothing on a disk, little in its power
+    SelfAudit {
+        /// A running peer to look at, in place of this process
+        #[arg(long, value_name = "PID")]
+        pid: Option<u32>,
+        #[command(flatten)]
+        settings: Box<Settings>,
+    },
     /// Looks at the configuration
     Config {
         #[command(subcommand)]
@@ -107,6 +117,9 @@ fn execute(cli: Cli, matches: &ArgMatches) -> Result<Exit, Failure> {
     match cli.command {
         Command::Run(settings) => run::run(&settings.resolve(inner, None)?),
         Command::Address(settings) => address::address(&settings.resolve(inner, None)?),
+        Command::SelfAudit { pid, settings } => {
+            audit::self_audit(&settings.resolve(inner, None)?, pid)
+        }
         Command::Config { command: ConfigCommand::Check { file, settings } } => {
             check::check(&settings.resolve(inner, file)?)
         }

@@ -15,6 +15,8 @@ use tracing_subscriber::filter::Targets;
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 
+use super::audit::Protection;
+use super::facts::Facts;
 use super::failure::{Exit, Failure};
 use super::settings::Effective;
 use super::values::{BitRate, ByteSize, Span};
@@ -26,25 +28,27 @@ const INCIDENT_TICK: Duration = Duration::from_secs(1);
 /// Runs the peer until a signal stops it.
 pub(super) fn run(effective: &Effective) -> Result<Exit, Failure> {
     install_log(effective.log);
-    let no_dumps = harden::no_core_dumps().inspect_err(|error| {
-        tracing::warn!(%error, "Core dumps could not be forbidden");
-    });
+    harden::harden();
+    let protection = Protection::of(&Facts::of_this_process());
+    if effective.require_memory_protection && !protection.holds() {
+        return Err(protection.refusal());
+    }
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()
         .map_err(|e| Failure::of(Exit::Failure, "no-runtime", &e))?;
-    runtime.block_on(serve(effective, no_dumps.is_ok()))
+    runtime.block_on(serve(effective, &protection))
 }
 
-async fn serve(effective: &Effective, no_dumps: bool) -> Result<Exit, Failure> {
+async fn serve(effective: &Effective, protection: &Protection) -> Result<Exit, Failure> {
     // Before the first word, so that a signal right after it is heard.
     let mut signals = Signals::new().map_err(|e| Failure::of(Exit::Failure, "no-signals", &e))?;
     let config = &effective.config;
     let peer = rendezvous_peer::start(config.clone()).await.map_err(|e| start_failure(&e))?;
     if effective.json {
-        ready_event(&peer);
+        ready_event(&peer, protection);
     } else {
-        banner(&peer, config, no_dumps);
+        banner(&peer, config, protection);
     }
     let mut log = IncidentLog::default();
     let mut tick = interval(INCIDENT_TICK);
@@ -86,7 +90,7 @@ fn install_log(level: LevelFilter) {
     tracing_subscriber::registry().with(lines).with(own).init();
 }
 
-fn ready_event(peer: &RunningPeer) {
+fn ready_event(peer: &RunningPeer, protection: &Protection) {
     let addresses: Vec<String> = peer.addresses().iter().map(ToString::to_string).collect();
     output::event(
         "ready",
@@ -99,11 +103,12 @@ fn ready_event(peer: &RunningPeer) {
             "echo_port": peer.echo_port(),
             "websocket": peer.websocket_addr().map(|a| a.to_string()),
             "pid": std::process::id(),
+            "memory_protection": protection.json(),
         }),
     );
 }
 
-fn banner(peer: &RunningPeer, config: &Config, no_dumps: bool) {
+fn banner(peer: &RunningPeer, config: &Config, protection: &Protection) {
     let limits = &config.limits;
     output::line(&format!("rendezvous-peer {}", env!("CARGO_PKG_VERSION")));
     for address in peer.addresses() {
@@ -116,13 +121,7 @@ fn banner(peer: &RunningPeer, config: &Config, no_dumps: bool) {
         ByteSize(limits.memory),
         Span(limits.envelope_ttl)
     ));
-    let dumps = if no_dumps { "no core dumps" } else { "core dumps could not be forbidden" };
-    let swap = match harden::has_swap() {
-        Some(false) => "no swap on this machine",
-        Some(true) => "this machine has swap, to which memory can be written",
-        None => "whether this machine has swap could not be seen",
-    };
-    output::line(&format!("  secrecy     {dumps}; {swap}"));
+    output::line(&format!("  secrecy     {}", protection.summary()));
     output::line(&format!(
         "  on disk     {} and nothing else; logs hold no addresses and no identities",
         config.data_dir.join(KEY_FILE).display()

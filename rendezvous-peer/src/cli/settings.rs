@@ -114,6 +114,16 @@ pub(super) struct Settings {
     /// How long a stopping peer lets connections fetch what waits
     #[arg(long, env = "RENDEZVOUS_PEER_DRAIN_TIMEOUT", value_name = "TIME")]
     drain_timeout: Option<Span>,
+    /// Refuses to run where memory could reach a disk, by swap or by a core dump
+    #[arg(
+        long,
+        env = "RENDEZVOUS_PEER_REQUIRE_MEMORY_PROTECTION",
+        value_name = "BOOL",
+        num_args = 0..=1,
+        require_equals = true,
+        default_missing_value = "true"
+    )]
+    require_memory_protection: Option<bool>,
 }
 
 /// The settings in force.
@@ -125,6 +135,8 @@ pub(super) struct Effective {
     pub(super) json: bool,
     /// How much is logged.
     pub(super) log: LevelFilter,
+    /// Whether the peer runs only where its memory cannot reach a disk.
+    pub(super) require_memory_protection: bool,
     /// Every setting, for printing.
     pub(super) rows: Vec<Row>,
 }
@@ -214,6 +226,7 @@ impl Settings {
         let envelope_ttl = pick!(envelope_ttl, Ok(Span(limits.envelope_ttl))).0;
         let registration_ttl = pick!(registration_ttl, Ok(Span(limits.registration_ttl))).0;
         let drain = pick!(drain_timeout, Ok(Span(Config::new("").drain))).0;
+        let require_memory_protection = pick!(require_memory_protection, Ok(false));
         let limits = Limits {
             memory,
             connections,
@@ -230,7 +243,7 @@ impl Settings {
         };
         limits.check().map_err(|e| Failure::of(Exit::Config, "config-invalid", &e))?;
         let config = Config { listen, echo_port, websocket, public_hosts, data_dir, limits, drain };
-        Ok(Effective { config, json, log, rows: pick.rows })
+        Ok(Effective { config, json, log, require_memory_protection, rows: pick.rows })
     }
 }
 
@@ -351,7 +364,7 @@ mod tests {
     use clap::{Args, Command, FromArgMatches};
 
     /// One value for each setting, as it is written on the command line and in a file.
-    const SAMPLES: [(&str, &str, &str); 20] = [
+    const SAMPLES: [(&str, &str, &str); 21] = [
         ("listen", "127.0.0.1:1", "\"127.0.0.1:1\""),
         ("echo_port", "9", "9"),
         ("websocket", "127.0.0.1:2", "\"127.0.0.1:2\""),
@@ -372,6 +385,7 @@ mod tests {
         ("envelope_ttl", "1h", "\"1h\""),
         ("registration_ttl", "2d", "\"2d\""),
         ("drain_timeout", "0s", "\"0s\""),
+        ("require_memory_protection", "true", "true"),
     ];
 
     fn command() -> Command {

@@ -5,6 +5,7 @@
 mod common;
 mod echo;
 mod library;
+mod memory;
 mod privacy;
 mod process;
 mod protocol;

@@ -2,7 +2,7 @@
 
 pub(crate) mod raw;
 
-use std::io::{BufRead, BufReader, Read};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::net::SocketAddr;
 use std::path::Path;
 use std::process::{Command, ExitStatus, Stdio};
@@ -25,6 +25,17 @@ use tokio::time::timeout;
 /// Longer than anything here takes, on the slowest machine.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 
+/// The program.
+pub(crate) const PROGRAM: &str = env!("CARGO_BIN_EXE_rendezvous-peer");
+
+/// Says that something could not be shown on this machine. Where everything is there to show it,
+/// which HALLOO_CI_TOOLS says, that is a failure.
+pub(crate) fn not_shown(why: &str) {
+    assert!(std::env::var_os("HALLOO_CI_TOOLS").is_none(), "not shown: {why}");
+    // Not `println!`: what that writes is kept back while tests pass.
+    let _ = writeln!(std::io::stderr(), "NOT SHOWN: {why}");
+}
+
 /// A running `rendezvous-peer`. Dropped, it is killed.
 pub(crate) struct Process {
     pid: Pid,
@@ -42,10 +53,15 @@ impl Process {
     }
 
     pub(crate) async fn start_at(home: &Path, listen: &str, args: &[&str]) -> Self {
-        let mut child = command(home)
-            .args(["run", "--json", "--listen", listen])
+        let mut command = command(home);
+        command.args(["run", "--json", "--listen", listen]).args(args);
+        Self::spawn(command).await
+    }
+
+    /// Runs `command`, which becomes the program or is it, and waits until it is ready.
+    pub(crate) async fn spawn(mut command: Command) -> Self {
+        let mut child = command
             .env("RENDEZVOUS_PEER_DRAIN_TIMEOUT", "1s")
-            .args(args)
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
             .spawn()
@@ -132,7 +148,11 @@ impl Drop for Process {
 
 /// The program, in an empty environment of its own.
 pub(crate) fn command(home: &Path) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_rendezvous-peer"));
+    in_home(Command::new(PROGRAM), home)
+}
+
+/// A command in an empty environment of its own, with its data in `home`.
+pub(crate) fn in_home(mut command: Command, home: &Path) -> Command {
     command.env_clear().env("HOME", home).current_dir(home);
     command.env("RENDEZVOUS_PEER_DATA_DIR", home.join("data"));
     command
