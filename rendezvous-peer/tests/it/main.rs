@@ -10,4 +10,10 @@ mod privacy;
 mod process;
 mod protocol;
 mod relay;
+#[path = "../../../app/tests/secrecy/memory.rs"]
+mod scan;
+#[path = "../../../app/tests/secrecy/secrets.rs"]
+#[allow(dead_code, reason = "the other tests use the rest")]
+mod secrets;
+mod seizure;
 mod tunnel;

@@ -42,6 +42,8 @@ pub(crate) struct Process {
     events: mpsc::UnboundedReceiver<Value>,
     log: oneshot::Receiver<String>,
     end: Option<oneshot::Receiver<ExitStatus>>,
+    /// The events that were waited for or passed over, as text.
+    said: String,
     pub(crate) ready: Value,
 }
 
@@ -88,7 +90,8 @@ impl Process {
         std::thread::spawn(move || {
             let _ = sender.send(child.wait().unwrap());
         });
-        let mut it = Self { pid, events, log, end: Some(end), ready: Value::Null };
+        let mut it =
+            Self { pid, events, log, end: Some(end), said: String::new(), ready: Value::Null };
         it.ready = it.event("ready").await;
         it
     }
@@ -97,6 +100,7 @@ impl Process {
     pub(crate) async fn event(&mut self, name: &str) -> Value {
         loop {
             let event = timeout(PATIENCE, self.events.recv()).await.unwrap().unwrap();
+            self.said += &format!("{event}\n");
             if event["event"] == name {
                 return event;
             }
@@ -129,10 +133,20 @@ impl Process {
         timeout(PATIENCE, self.end.take().unwrap()).await.unwrap().unwrap()
     }
 
+    /// What it has said on stdout up to the latest event that was waited for.
+    pub(crate) fn said(&self) -> &str {
+        &self.said
+    }
+
     /// Stops it at once and returns what it has logged.
     pub(crate) async fn kill(mut self) -> String {
         self.signal(Signal::KILL);
         self.wait().await;
+        self.log().await
+    }
+
+    /// What it has logged, when it has ended.
+    pub(crate) async fn log(&mut self) -> String {
         (&mut self.log).await.unwrap()
     }
 }
@@ -171,8 +185,17 @@ impl Node {
     }
 
     pub(crate) fn at(peer: SocketAddr, key: PeerFingerprint) -> Self {
+        Self::between("127.0.0.1:0", peer, key)
+    }
+
+    /// A node that sends from `here`.
+    pub(crate) fn here(peer: &Process, here: &str) -> Self {
+        Self::between(here, peer.listen(), peer.key())
+    }
+
+    fn between(here: &str, peer: SocketAddr, key: PeerFingerprint) -> Self {
         let identity = Identity::generate();
-        let here = "127.0.0.1:0".parse().unwrap();
+        let here = here.parse().unwrap();
         let endpoint = Endpoint::bind(here, EndpointRole::Node { identity: &identity }).unwrap();
         Self { identity, endpoint, target: (peer, key) }
     }
