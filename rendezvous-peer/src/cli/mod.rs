@@ -10,6 +10,7 @@ mod harden;
 mod output;
 mod port_owner;
 mod run;
+mod service;
 mod settings;
 mod values;
 

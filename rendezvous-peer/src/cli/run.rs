@@ -18,6 +18,7 @@ use tracing_subscriber::util::SubscriberInitExt;
 use super::audit::Protection;
 use super::facts::Facts;
 use super::failure::{Exit, Failure};
+use super::service::Service;
 use super::settings::Effective;
 use super::values::{BitRate, ByteSize, Span};
 use super::{address, harden, output, port_owner};
@@ -50,6 +51,9 @@ async fn serve(effective: &Effective, protection: &Protection) -> Result<Exit, F
     } else {
         banner(&peer, config, protection);
     }
+    let service = Service::new();
+    service.ready(&peer);
+    let mut sweeps = peer.sweeps();
     let mut log = IncidentLog::default();
     let mut tick = interval(INCIDENT_TICK);
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -57,8 +61,10 @@ async fn serve(effective: &Effective, protection: &Protection) -> Result<Exit, F
         tokio::select! {
             signal = signals.next() => break signal,
             _ = tick.tick() => log.print(&peer, effective.json),
+            Ok(()) = sweeps.changed() => service.alive(&peer),
         }
     };
+    service.stopping();
     log.close(&peer, effective.json);
     let drain = Span(config.drain);
     if effective.json {

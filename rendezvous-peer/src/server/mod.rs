@@ -82,6 +82,7 @@ pub async fn start(config: Config) -> Result<RunningPeer, StartError> {
         stop: CancellationToken::new(),
         stop_tunnels: CancellationToken::new(),
         occupancy: watch::Sender::new(0),
+        sweeps: watch::Sender::new(0),
     });
     shared.tasks.spawn(accept_loop(Arc::clone(&shared)));
     shared.tasks.spawn(expiry_loop(Arc::clone(&shared)));
@@ -209,6 +210,12 @@ impl RunningPeer {
         self.shared.clock.0.elapsed()
     }
 
+    /// How often what has expired was swept out, every five seconds. A sweep takes each lock of the
+    /// table once: while the number grows, requests are answered.
+    pub fn sweeps(&self) -> watch::Receiver<u64> {
+        self.shared.sweeps.subscribe()
+    }
+
     /// Everything that the table holds: what somebody would find who seized the machine while it
     /// runs. For demonstrations and tests.
     pub fn inspect(&self) -> Vec<RowView> {
@@ -262,6 +269,8 @@ struct Shared {
     stop_tunnels: CancellationToken,
     /// Connections at the moment; somebody waits for none.
     occupancy: watch::Sender<usize>,
+    /// Sweeps that were done.
+    sweeps: watch::Sender<u64>,
 }
 
 /// The way to a connection's task.
@@ -355,6 +364,7 @@ async fn expiry_loop(shared: Arc<Shared>) {
             let Expired { envelopes, registrations, channels } = expired;
             tracing::debug!(envelopes, registrations, channels, "Expired");
         }
+        shared.sweeps.send_modify(|n| *n += 1);
     }
 }
 

@@ -16,4 +16,5 @@ mod scan;
 #[allow(dead_code, reason = "the other tests use the rest")]
 mod secrets;
 mod seizure;
+mod service;
 mod tunnel;
