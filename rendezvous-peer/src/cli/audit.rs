@@ -182,7 +182,7 @@ fn core_dumps(facts: &Facts) -> Promise {
     if facts.dumpable == Some(false) {
         ways.push("not dumpable");
     }
-    if facts.core_limit == Some(0) && facts.core_piped != Some(true) {
+    if facts.core_limit == Some(0) && facts.core_piped == Some(false) {
         ways.push("limit 0");
     }
     if facts.core_filter == Some(0) {

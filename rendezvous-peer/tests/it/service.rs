@@ -8,6 +8,7 @@ use std::process::Command;
 
 use crate::common::{PATIENCE, Process, command, not_shown};
 use rustix::process::Signal;
+use serde_json::Value;
 use tokio::net::UnixDatagram;
 use tokio::time::timeout;
 
@@ -100,6 +101,48 @@ fn the_unit_keeps_memory_from_the_disk_and_its_settings_are_known() {
         let (name, value) = variable.split_once('=').unwrap();
         let found = text.lines().any(|l| l.ends_with(name) && l.contains(value));
         assert!(found, "{variable} changes nothing:\n{text}");
+    }
+}
+
+#[test]
+fn the_packaged_configuration_shows_every_setting_with_its_default() {
+    let home = tempfile::tempdir().unwrap();
+    let packaged = fs::read_to_string(packaging("config.toml")).unwrap();
+    let settings = |args: &[&str]| {
+        let mut check = command(home.path());
+        check.env_remove("RENDEZVOUS_PEER_DATA_DIR").args(["config", "check", "--json"]);
+        let checked = check.args(args).output().unwrap();
+        let errors = String::from_utf8(checked.stderr).unwrap();
+        let shown: Value =
+            serde_json::from_slice(&checked.stdout).unwrap_or_else(|_| panic!("{errors}"));
+        let mut settings = shown["settings"].as_object().unwrap().clone();
+        // That one is asked for here.
+        settings.remove("json");
+        settings
+    };
+    let with_file = |name: &str, text: String| {
+        let path = home.path().join(name);
+        fs::write(&path, text).unwrap();
+        settings(&[path.to_str().unwrap()])
+    };
+    for (name, row) in with_file("as-it-is.toml", packaged.clone()) {
+        assert_eq!(row["source"], "default", "{name} is set in the packaged file");
+    }
+    // What is a setting begins with `#` and a name.
+    let set = |line: &str| match line.strip_prefix('#') {
+        Some(setting) if setting.starts_with(|c: char| c.is_ascii_lowercase()) => {
+            setting.to_owned()
+        }
+        _ => line.to_owned(),
+    };
+    let all: Vec<String> = packaged.lines().map(set).collect();
+    let defaults = with_file("empty.toml", String::new());
+    for (name, row) in with_file("all.toml", all.join("\n")) {
+        assert!(row["source"].as_str().unwrap().ends_with("all.toml"), "{name} is missing: {row}");
+        // There is no host by default, and the directory depends on who runs the program.
+        if name != "public_host" && name != "data_dir" {
+            assert_eq!(row["value"], defaults[&name]["value"], "{name}");
+        }
     }
 }
 
