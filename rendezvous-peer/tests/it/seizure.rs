@@ -15,7 +15,7 @@ use halloo_wire::datagram::RelayFrame;
 use halloo_wire::envelope::{HEADER_LEN, Lane};
 use halloo_wire::peer::{Call, Grant, Knock, Publication, Push, Response};
 use halloo_wire::{CapabilityToken, DeviceId};
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::{Pid, Signal, geteuid, kill_process};
 
 /// Bytes that stand nowhere else.
 fn random<const N: usize>() -> [u8; N] {
@@ -203,7 +203,7 @@ async fn what_has_had_its_time_is_nowhere() {
     peer.event("stopped").await;
     peer.wait().await;
     let log = peer.log().await;
-    assert!(log.contains("Expired"), "the log is at work: {log}");
+    assert!(log.contains("Connection ended"), "the log is at work: {log}");
     assert_eq!(all.find(peer.said().as_bytes()), Vec::<String>::new());
     assert_eq!(all.find(log.as_bytes()), Vec::<String>::new());
     assert_eq!(in_files(&all, home.path()), Vec::<String>::new());
@@ -280,7 +280,11 @@ async fn traced(home: &Path) -> Option<Vec<String>> {
     kill_process(pid.unwrap(), Signal::TERM).unwrap();
     assert!(peer.wait().await.success());
     let calls = fs::read_to_string(calls.path()).unwrap();
-    assert!(calls.contains("peer.key"), "strace sees what is opened");
+    if !calls.contains("peer.key") {
+        assert!(!geteuid().is_root(), "strace does not see what is opened");
+        not_shown("only root's strace reads the names of files in a process that is not dumpable");
+        return None;
+    }
     Some(calls.lines().filter_map(changing).collect())
 }
 
