@@ -60,6 +60,10 @@ lint:
 doc:
     RUSTDOCFLAGS="-D warnings" cargo doc --workspace --lib --no-deps --document-private-items
 
+# the rendezvous peer's Debian package, in target/debian (needs cargo-deb)
+deb:
+    packaging/deb
+
 # fuzzes each target, or those named, for some seconds
 fuzz seconds="5" *targets:
     fuzz/run {{ seconds }} {{ targets }}

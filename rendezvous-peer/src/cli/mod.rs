@@ -2,7 +2,9 @@
 
 mod address;
 mod admin;
+mod audit;
 mod check;
+mod facts;
 mod failure;
 mod generate;
 mod harden;
@@ -12,6 +14,7 @@ mod port_owner;
 mod probe;
 mod reload;
 mod run;
+mod service;
 mod settings;
 mod show;
 mod status;
@@ -72,6 +75,14 @@ enum Command {
         /// Prints a JSON object
         #[arg(long)]
         json: bool,
+    },
+    /// Looks whether what the peer promises holds here: nothing on a disk, little in its power
+    SelfAudit {
+        /// A running peer to look at, in place of this process
+        #[arg(long, value_name = "PID")]
+        pid: Option<u32>,
+        #[command(flatten)]
+        settings: Box<Settings>,
     },
     /// Looks at the configuration
     Config {
@@ -141,6 +152,9 @@ fn execute(cli: Cli, matches: &ArgMatches) -> Result<Exit, Failure> {
         Command::Health(settings) => status::health(&settings.resolve(inner, None)?),
         Command::Top(settings) => top::top(&settings.resolve(inner, None)?),
         Command::Probe { address, json } => probe::probe(&address, json),
+        Command::SelfAudit { pid, settings } => {
+            audit::self_audit(&settings.resolve(inner, None)?, pid)
+        }
         Command::Config { command: ConfigCommand::Check { file, settings } } => {
             check::check(&settings.resolve(inner, file)?)
         }

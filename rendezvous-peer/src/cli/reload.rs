@@ -9,8 +9,17 @@ use super::output;
 use super::settings::Effective;
 
 /// The settings that hold from the start to the end. Another value waits for the next start.
-const AT_START: [&str; 8] =
-    ["listen", "echo_port", "websocket", "public_host", "data_dir", "admin", "json", "log_format"];
+const AT_START: [&str; 9] = [
+    "listen",
+    "echo_port",
+    "websocket",
+    "public_host",
+    "data_dir",
+    "require_memory_protection",
+    "admin",
+    "json",
+    "log_format",
+];
 
 /// What has come of reading the settings again.
 #[derive(Debug, Default, PartialEq, Eq)]

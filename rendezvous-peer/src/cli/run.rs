@@ -12,9 +12,12 @@ use serde_json::json;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::time::{MissedTickBehavior, interval};
 
-use super::admin::{AdminAddr, AdminListener, Facts};
+use super::admin::{self, AdminAddr, AdminListener};
+use super::audit::Protection;
+use super::facts::Facts;
 use super::failure::{Exit, Failure};
 use super::log::{self, LogLevel};
+use super::service::Service;
 use super::settings::Effective;
 use super::values::{BitRate, ByteSize, Span};
 use super::{address, harden, output, port_owner, reload};
@@ -27,21 +30,23 @@ const INCIDENT_TICK: Duration = Duration::from_secs(1);
 pub(super) fn run(resolve: &dyn Fn() -> Result<Effective, Failure>) -> Result<Exit, Failure> {
     let effective = resolve()?;
     let log = log::install(effective.log, effective.log_format);
-    let no_dumps = harden::no_core_dumps().inspect_err(|error| {
-        tracing::warn!(%error, "Core dumps could not be forbidden");
-    });
+    harden::harden();
+    let protection = Protection::of(&Facts::of_this_process());
+    if effective.require_memory_protection && !protection.holds() {
+        return Err(protection.refusal());
+    }
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()
         .map_err(|e| Failure::of(Exit::Failure, "no-runtime", &e))?;
-    runtime.block_on(serve(effective, resolve, &log, no_dumps.is_ok()))
+    runtime.block_on(serve(effective, resolve, &log, &protection))
 }
 
 async fn serve(
     mut effective: Effective,
     resolve: &dyn Fn() -> Result<Effective, Failure>,
     level: &LogLevel,
-    no_dumps: bool,
+    protection: &Protection,
 ) -> Result<Exit, Failure> {
     // Before the first word, so that a signal right after it is heard.
     let no_signals = |e: io::Error| Failure::of(Exit::Failure, "no-signals", &e);
@@ -52,12 +57,15 @@ async fn serve(
     let mut peer =
         rendezvous_peer::start(effective.config.clone()).await.map_err(|e| start_failure(&e))?;
     let admin_addr = admin.as_ref().map(AdminListener::local_addr);
-    let _admin = admin.map(|admin| admin.serve(peer.monitor(), Facts::of(&peer)));
+    let _admin = admin.map(|admin| admin.serve(peer.monitor(), admin::Facts::of(&peer)));
     if effective.json {
-        ready_event(&peer, admin_addr);
+        ready_event(&peer, admin_addr, protection);
     } else {
-        banner(&peer, &effective.config, admin_addr, no_dumps);
+        banner(&peer, &effective.config, admin_addr, protection);
     }
+    let service = Service::new();
+    service.ready(&peer);
+    let mut sweeps = peer.sweeps();
     let mut log = IncidentLog::default();
     let mut tick = interval(INCIDENT_TICK);
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -71,8 +79,10 @@ async fn serve(
                 reload::reload(&mut effective, resolve(), &mut peer, level);
             }
             _ = tick.tick() => log.print(&peer, effective.json),
+            Ok(()) = sweeps.changed() => service.alive(&peer),
         }
     };
+    service.stopping();
     log.close(&peer, effective.json);
     let drain = Span(effective.config.drain);
     if effective.json {
@@ -126,7 +136,7 @@ fn admin_failure(address: SocketAddr, error: &io::Error) -> Failure {
     Failure::new(exit, "cannot-listen", message)
 }
 
-fn ready_event(peer: &RunningPeer, admin: Option<SocketAddr>) {
+fn ready_event(peer: &RunningPeer, admin: Option<SocketAddr>, protection: &Protection) {
     let addresses: Vec<String> = peer.addresses().iter().map(ToString::to_string).collect();
     output::event(
         "ready",
@@ -140,11 +150,12 @@ fn ready_event(peer: &RunningPeer, admin: Option<SocketAddr>) {
             "websocket": peer.websocket_addr().map(|a| a.to_string()),
             "admin": admin.map(|a| a.to_string()),
             "pid": std::process::id(),
+            "memory_protection": protection.json(),
         }),
     );
 }
 
-fn banner(peer: &RunningPeer, config: &Config, admin: Option<SocketAddr>, no_dumps: bool) {
+fn banner(peer: &RunningPeer, config: &Config, admin: Option<SocketAddr>, protection: &Protection) {
     let limits = &config.limits;
     output::line(&format!("rendezvous-peer {}", env!("CARGO_PKG_VERSION")));
     for address in peer.addresses() {
@@ -159,13 +170,7 @@ fn banner(peer: &RunningPeer, config: &Config, admin: Option<SocketAddr>, no_dum
         ByteSize(limits.memory),
         Span(limits.envelope_ttl)
     ));
-    let dumps = if no_dumps { "no core dumps" } else { "core dumps could not be forbidden" };
-    let swap = match harden::has_swap() {
-        Some(false) => "no swap on this machine",
-        Some(true) => "this machine has swap, to which memory can be written",
-        None => "whether this machine has swap could not be seen",
-    };
-    output::line(&format!("  secrecy     {dumps}; {swap}"));
+    output::line(&format!("  secrecy     {}", protection.summary()));
     output::line(&format!(
         "  on disk     {} and nothing else; logs hold no addresses and no identities",
         config.data_dir.join(KEY_FILE).display()

@@ -129,6 +129,16 @@ pub(super) struct Settings {
     /// How long a stopping peer lets connections fetch what waits
     #[arg(long, env = "RENDEZVOUS_PEER_DRAIN_TIMEOUT", value_name = "TIME")]
     drain_timeout: Option<Span>,
+    /// Refuses to run where memory could reach a disk, by swap or by a core dump
+    #[arg(
+        long,
+        env = "RENDEZVOUS_PEER_REQUIRE_MEMORY_PROTECTION",
+        value_name = "BOOL",
+        num_args = 0..=1,
+        require_equals = true,
+        default_missing_value = "true"
+    )]
+    require_memory_protection: Option<bool>,
 }
 
 /// The settings in force.
@@ -144,6 +154,8 @@ pub(super) struct Effective {
     pub(super) log: LevelFilter,
     /// How a line of it looks.
     pub(super) log_format: LogFormat,
+    /// Whether the peer runs only where its memory cannot reach a disk.
+    pub(super) require_memory_protection: bool,
     /// Every setting, for printing.
     pub(super) rows: Vec<Row>,
 }
@@ -252,6 +264,7 @@ impl Settings {
         let parked_silence = pick!(parked_silence, Ok(Span(limits.parked_silence))).0;
         let return_rate = pick!(return_rate, Ok(limits.return_rate));
         let drain = pick!(drain_timeout, Ok(Span(Config::new("").drain))).0;
+        let require_memory_protection = pick!(require_memory_protection, Ok(false));
         let limits = Limits {
             memory,
             connections,
@@ -270,7 +283,15 @@ impl Settings {
         };
         limits.check().map_err(|e| Failure::of(Exit::Config, "config-invalid", &e))?;
         let config = Config { listen, echo_port, websocket, public_hosts, data_dir, limits, drain };
-        Ok(Effective { config, admin, json, log, log_format, rows: pick.rows })
+        Ok(Effective {
+            config,
+            admin,
+            json,
+            log,
+            log_format,
+            require_memory_protection,
+            rows: pick.rows,
+        })
     }
 }
 
@@ -472,7 +493,7 @@ mod tests {
     use clap::FromArgMatches;
 
     /// One value for each setting, as it is written on the command line and in a file.
-    const SAMPLES: [(&str, &str, &str); 24] = [
+    const SAMPLES: [(&str, &str, &str); 25] = [
         ("listen", "127.0.0.1:1", "\"127.0.0.1:1\""),
         ("echo_port", "9", "9"),
         ("websocket", "127.0.0.1:2", "\"127.0.0.1:2\""),
@@ -497,6 +518,7 @@ mod tests {
         ("parked_silence", "2m", "\"2m\""),
         ("return_rate", "9", "9"),
         ("drain_timeout", "0s", "\"0s\""),
+        ("require_memory_protection", "true", "true"),
     ];
 
     fn command() -> Command {

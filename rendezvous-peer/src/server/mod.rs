@@ -87,6 +87,7 @@ pub async fn start(config: Config) -> Result<RunningPeer, StartError> {
         stop_tunnels: CancellationToken::new(),
         occupancy: watch::Sender::new(0),
         rung: Notify::new(),
+        sweeps: watch::Sender::new(0),
     });
     shared.tasks.spawn(accept_loop(Arc::clone(&shared)));
     shared.tasks.spawn(expiry_loop(Arc::clone(&shared)));
@@ -235,6 +236,12 @@ impl RunningPeer {
         Monitor { core: Arc::clone(&self.shared.core), clock: self.shared.clock, tunnels }
     }
 
+    /// How often what has expired was swept out, every five seconds. A sweep takes a part of the
+    /// table's locks, and eight take all: while the number grows, requests are answered.
+    pub fn sweeps(&self) -> watch::Receiver<u64> {
+        self.shared.sweeps.subscribe()
+    }
+
     /// Everything that the table holds: what somebody would find who seized the machine while it
     /// runs. For demonstrations and tests.
     pub fn inspect(&self) -> Vec<RowView> {
@@ -293,6 +300,8 @@ struct Shared {
     occupancy: watch::Sender<usize>,
     /// A device was rung, so that something may have to be repeated earlier.
     rung: Notify,
+    /// Sweeps that were done.
+    sweeps: watch::Sender<u64>,
 }
 
 /// The way to a connection's task.
@@ -401,6 +410,7 @@ async fn expiry_loop(shared: Arc<Shared>) {
             let Expired { envelopes, registrations, channels } = expired;
             tracing::debug!(envelopes, registrations, channels, "Expired");
         }
+        shared.sweeps.send_modify(|n| *n += 1);
     }
 }
 

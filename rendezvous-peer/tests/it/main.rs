@@ -6,6 +6,7 @@ mod admin;
 mod common;
 mod echo;
 mod library;
+mod memory;
 mod parking;
 mod privacy;
 mod probe;
@@ -13,4 +14,11 @@ mod process;
 mod protocol;
 mod relay;
 mod reload;
+#[path = "../../../app/tests/secrecy/memory.rs"]
+mod scan;
+#[path = "../../../app/tests/secrecy/secrets.rs"]
+#[allow(dead_code, reason = "the other tests use the rest")]
+mod secrets;
+mod seizure;
+mod service;
 mod tunnel;

@@ -108,7 +108,7 @@ async fn the_level_of_the_log_changes() {
     let end = heard.connection.closed().await;
     assert!(matches!(end, ConnectionLost::Closed(_)), "{end:?}");
     peer.wait().await;
-    let log = peer.into_log().await;
+    let log = peer.log().await;
     let lines: Vec<Value> = log.lines().map(|l| serde_json::from_str(l).unwrap()).collect();
     let refusals = lines.iter().filter(|l| l["fields"]["message"] == "Refused").count();
     assert_eq!(refusals, 1, "only what came after the change is logged:\n{log}");

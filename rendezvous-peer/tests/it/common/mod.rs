@@ -2,7 +2,7 @@
 
 pub(crate) mod raw;
 
-use std::io::{BufRead, BufReader, Read};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::net::SocketAddr;
 use std::path::Path;
 use std::process::{Command, ExitStatus, Stdio};
@@ -25,12 +25,25 @@ use tokio::time::timeout;
 /// Longer than anything here takes, on the slowest machine.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 
+/// The program.
+pub(crate) const PROGRAM: &str = env!("CARGO_BIN_EXE_rendezvous-peer");
+
+/// Says that something could not be shown on this machine. Where everything is there to show it,
+/// which HALLOO_CI_TOOLS says, that is a failure.
+pub(crate) fn not_shown(why: &str) {
+    assert!(std::env::var_os("HALLOO_CI_TOOLS").is_none(), "not shown: {why}");
+    // Not `println!`: what that writes is kept back while tests pass.
+    let _ = writeln!(std::io::stderr(), "NOT SHOWN: {why}");
+}
+
 /// A running `rendezvous-peer`. Dropped, it is killed.
 pub(crate) struct Process {
     pid: Pid,
     events: mpsc::UnboundedReceiver<Value>,
     log: oneshot::Receiver<String>,
     end: Option<oneshot::Receiver<ExitStatus>>,
+    /// The events that were waited for or passed over, as text.
+    said: String,
     pub(crate) ready: Value,
 }
 
@@ -47,12 +60,16 @@ impl Process {
 
     /// Starts it with this input.
     pub(crate) async fn start_with(home: &Path, listen: &str, args: &[&str], stdin: Stdio) -> Self {
-        let mut child = command(home)
-            .args(["run", "--json", "--listen", listen])
+        let mut command = command(home);
+        command.args(["run", "--json", "--listen", listen]).args(args).stdin(stdin);
+        Self::spawn(command).await
+    }
+
+    /// Runs `command`, which becomes the program or is it, and waits until it is ready.
+    pub(crate) async fn spawn(mut command: Command) -> Self {
+        let mut child = command
             .env("RENDEZVOUS_PEER_DRAIN_TIMEOUT", "1s")
             .env("RENDEZVOUS_PEER_ADMIN", "127.0.0.1:0")
-            .args(args)
-            .stdin(stdin)
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
             .spawn()
@@ -79,7 +96,8 @@ impl Process {
         std::thread::spawn(move || {
             let _ = sender.send(child.wait().unwrap());
         });
-        let mut it = Self { pid, events, log, end: Some(end), ready: Value::Null };
+        let mut it =
+            Self { pid, events, log, end: Some(end), said: String::new(), ready: Value::Null };
         it.ready = it.event("ready").await;
         it
     }
@@ -88,6 +106,7 @@ impl Process {
     pub(crate) async fn event(&mut self, name: &str) -> Value {
         loop {
             let event = timeout(PATIENCE, self.events.recv()).await.unwrap().unwrap();
+            self.said += &format!("{event}\n");
             if event["event"] == name {
                 return event;
             }
@@ -124,15 +143,20 @@ impl Process {
         timeout(PATIENCE, self.end.take().unwrap()).await.unwrap().unwrap()
     }
 
+    /// What it has said on stdout up to the latest event that was waited for.
+    pub(crate) fn said(&self) -> &str {
+        &self.said
+    }
+
     /// Stops it at once and returns what it has logged.
     pub(crate) async fn kill(mut self) -> String {
         self.signal(Signal::KILL);
         self.wait().await;
-        self.into_log().await
+        self.log().await
     }
 
-    /// What a process that has ended has logged.
-    pub(crate) async fn into_log(mut self) -> String {
+    /// What it has logged, when it has ended.
+    pub(crate) async fn log(&mut self) -> String {
         (&mut self.log).await.unwrap()
     }
 }
@@ -148,7 +172,11 @@ impl Drop for Process {
 
 /// The program, in an empty environment of its own.
 pub(crate) fn command(home: &Path) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_rendezvous-peer"));
+    in_home(Command::new(PROGRAM), home)
+}
+
+/// A command in an empty environment of its own, with its data in `home`.
+pub(crate) fn in_home(mut command: Command, home: &Path) -> Command {
     command.env_clear().env("HOME", home).current_dir(home);
     command.env("RENDEZVOUS_PEER_DATA_DIR", home.join("data"));
     command
@@ -167,8 +195,17 @@ impl Node {
     }
 
     pub(crate) fn at(peer: SocketAddr, key: PeerFingerprint) -> Self {
+        Self::between("127.0.0.1:0", peer, key)
+    }
+
+    /// A node that sends from `here`.
+    pub(crate) fn here(peer: &Process, here: &str) -> Self {
+        Self::between(here, peer.listen(), peer.key())
+    }
+
+    fn between(here: &str, peer: SocketAddr, key: PeerFingerprint) -> Self {
         let identity = Identity::generate();
-        let here = "127.0.0.1:0".parse().unwrap();
+        let here = here.parse().unwrap();
         let endpoint = Endpoint::bind(here, EndpointRole::Node { identity: &identity }).unwrap();
         Self { identity, endpoint, target: (peer, key) }
     }
