@@ -4,8 +4,10 @@
 //! `cargo run --release` prints a table. Times depend on the machine and most of all on what one
 //! fsync costs there, which is printed first; compare runs of one machine by ratio.
 //!
-//! `cargo run --release -- sends [FOLDER]` measures how fast a node accepts messages.
+//! `cargo run --release -- sends [FOLDER]` measures how fast a node accepts messages, and
+//! `cargo run --release -- idle [NODES]` what idle nodes cost a peer.
 
+mod idle;
 mod sends;
 mod slow_disk;
 
@@ -17,6 +19,8 @@ use halloo::{Cursor, DirectPolicy, EventKind, EventStream, Node, PeerAddress, Vi
 use rendezvous_peer::Config;
 
 const ROUNDS: usize = 50;
+/// Idle nodes, when nobody says how many.
+const NODES: usize = 1_000_000;
 const MESSAGES: usize = 5_000;
 /// Sends that wait for the store at once: what a busy program does.
 const SENDERS: usize = 64;
@@ -30,7 +34,12 @@ async fn main() -> Result<()> {
             let folder = words.next().map_or_else(std::env::temp_dir, Into::into);
             sends::measure(tempfile::tempdir_in(folder)?.path()).await
         }
-        Some(_) => bail!("usage: halloo-bench [sends [FOLDER]]"),
+        Some("idle") => idle::measure(words.next().map_or(Ok(NODES), |n| n.parse())?),
+        Some("idle-one") => {
+            let nodes = words.next().context("how many?")?.parse()?;
+            idle::measure_one(nodes, words.next().and_then(|n| n.parse().ok()))
+        }
+        Some(_) => bail!("usage: halloo-bench [sends [FOLDER] | idle [NODES]]"),
     }
 }
 

@@ -92,11 +92,10 @@ impl Parked<'_> {
                     self.net.post.forget_idle();
                     Some(parking.elapsed())
                 }
-                // The peer learns where we are from the next keepalive, and we whether it is there.
-                Ok(()) = network.changed() => {
-                    parking.doubt(Instant::now());
-                    None
-                }
+                // In another network, another row: who watches both could tell by its number that it is
+                // the same device.
+                Ok(()) = network.changed() => Some(Step::Come),
+                // If it was this peer that has ended a connection, it may have been restarted.
                 Ok(()) = ended.changed() => {
                     parking.doubt(Instant::now());
                     None
