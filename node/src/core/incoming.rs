@@ -207,6 +207,7 @@ impl Messenger {
             let envelope = arrival.envelope;
             let (authorized, via) = (arrival.authorized, arrival.via);
             let sequenced = arrival.inner.kind.is_sequenced();
+            let place = (arrival.inner.route.stream, arrival.inner.route.seq);
             match self.take(cx, arrival) {
                 Ok(Verdict::Read) => {
                     ingested.done.extend(envelope);
@@ -233,7 +234,7 @@ impl Messenger {
                         continue;
                     }
                     if sequenced && reason != Refusal::Over {
-                        cx.db.add_missing(&from)?;
+                        cx.db.add_missing(&from, place)?;
                     }
                     if self.may_ask_again(cx, &from)? {
                         ingested.unreadable.push(from);
@@ -472,7 +473,7 @@ impl Messenger {
             let transcript = transcript.then(route.stream, route.seq, kind, content);
             let (stream, next) = (route.stream, Seq(route.seq.0 + 1));
             cx.db.put_incoming(&route.from, &Incoming { stream, next, transcript })?;
-            cx.db.remove_missing(&route.from)?;
+            cx.db.no_longer_missing(&route.from, (route.stream, route.seq))?;
             receipt_due(cx, route.from, arrival.via)?;
         }
         Ok(())
@@ -630,13 +631,12 @@ impl Messenger {
         for (contact, held) in &mut self.held {
             // A time to come was noted by a clock that was wrong.
             if !(held.since..held.since.saturating_add(MAX_GAP_S)).contains(&now)
-                && let Some((_, first)) = held.held.pop_first()
+                && let Some((last, _)) = held.held.last_key_value()
             {
-                cx.db.add_missing(contact)?;
+                cx.db.add_missing(contact, *last)?;
                 // They come again with what is missing, for which there may be no room beside them.
-                let rest = std::mem::take(&mut held.held).into_values();
-                let kept =
-                    std::iter::once(first).chain(rest).filter_map(|arrival| arrival.envelope);
+                let held = std::mem::take(&mut held.held).into_values();
+                let kept = held.filter_map(|arrival| arrival.envelope);
                 cx.outputs.push(Output::Forget(kept.collect()));
             }
         }

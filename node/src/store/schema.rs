@@ -7,8 +7,12 @@ use super::StoreError;
 
 /// Each entry takes the database from its index to the next version. An entry that has been
 /// released is never edited.
-const MIGRATIONS: &[&str] =
-    &[include_str!("v1.sql"), include_str!("v2.sql"), include_str!("v3.sql")];
+const MIGRATIONS: &[&str] = &[
+    include_str!("v1.sql"),
+    include_str!("v2.sql"),
+    include_str!("v3.sql"),
+    include_str!("v4.sql"),
+];
 
 /// Marks the file as a Halloo node's (`PRAGMA application_id`): "Hloo".
 const APPLICATION_ID: i64 = 0x486c_6f6f;

@@ -94,15 +94,28 @@ impl Db<'_> {
         Ok(())
     }
 
-    /// Notes that something of a contact's stream could not be read.
-    pub(crate) fn add_missing(&self, fp: &Fingerprint) -> Result<()> {
+    /// Notes that something of a contact's streams could not be read: this place, perhaps among
+    /// others.
+    pub(crate) fn add_missing(&self, fp: &Fingerprint, place: (StreamId, Seq)) -> Result<()> {
         self.sql
-            .prepare_cached("INSERT OR IGNORE INTO missing VALUES (?, 0)")?
-            .execute([fp.as_bytes()])?;
+            .prepare_cached(
+                "INSERT INTO missing (contact, asked, stream, seq) VALUES (?1, 0, ?2, ?3) \
+                 ON CONFLICT (contact) DO UPDATE SET stream = ?2, seq = ?3 \
+                 WHERE (stream, seq) < (?2, ?3)",
+            )?
+            .execute(params![fp.as_bytes(), place.0.0 as i64, place.1.0 as i64])?;
         Ok(())
     }
 
-    /// The stream has moved on.
+    /// A place has been read. Nothing is missing any more when it is the last that could not be.
+    pub(crate) fn no_longer_missing(&self, fp: &Fingerprint, place: (StreamId, Seq)) -> Result<()> {
+        self.sql
+            .prepare_cached("DELETE FROM missing WHERE contact = ? AND (stream, seq) <= (?, ?)")?
+            .execute(params![fp.as_bytes(), place.0.0 as i64, place.1.0 as i64])?;
+        Ok(())
+    }
+
+    /// Nothing more is asked for.
     pub(crate) fn remove_missing(&self, fp: &Fingerprint) -> Result<()> {
         self.sql
             .prepare_cached("DELETE FROM missing WHERE contact = ?")?

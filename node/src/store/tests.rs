@@ -6,8 +6,8 @@ use std::sync::Arc;
 
 use halloo_e2ee::UnixTime;
 use halloo_identity::{Identity, Seeds};
-use halloo_wire::Seq;
 use halloo_wire::content::{Body, Content, Message};
+use halloo_wire::{Seq, StreamId};
 use rusqlite::Connection;
 
 use super::{Db, Store, StoreError, schema};
@@ -133,4 +133,26 @@ fn a_store_of_the_first_version_keeps_everything() {
     for (ready, inner) in ready.iter().zip(&inner) {
         assert!(inner.as_ref().is_none_or(|inner| *inner != ready.inner));
     }
+}
+
+/// The third version noted that something was missing, and not where: it is asked for until the
+/// stream moves on.
+#[test]
+fn a_store_of_the_third_version_keeps_what_is_missing() {
+    let fixture = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/store-v1.db");
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("node.db");
+    std::fs::copy(fixture, &path).unwrap();
+    let sql = Connection::open(&path).unwrap();
+    sql.execute_batch(include_str!("v2.sql")).unwrap();
+    sql.execute_batch(include_str!("v3.sql")).unwrap();
+    sql.execute_batch("INSERT INTO missing SELECT fp, 3 FROM contacts; PRAGMA user_version = 3")
+        .unwrap();
+    schema::prepare(&sql).unwrap();
+
+    let db = Db::new(&sql);
+    let (contact, _, asked) = db.missing().unwrap()[0];
+    assert_eq!(asked, 3);
+    db.no_longer_missing(&contact, (StreamId(1), Seq(1))).unwrap();
+    assert!(db.missing().unwrap().is_empty());
 }

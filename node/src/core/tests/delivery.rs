@@ -106,6 +106,67 @@ fn what_cannot_be_read_is_asked_for_again_under_a_fresh_session() {
 }
 
 #[test]
+fn what_was_refused_is_asked_for_until_it_has_come_though_earlier_ones_come() {
+    let (mut a, mut b) = contacts();
+    let (fa, fb) = (a.fp(), b.fp());
+    for text in ["first", "second", "third"] {
+        send(&mut a, &b, text);
+    }
+    let on_the_way: Vec<_> = outgoing(&mut a, &mut b).into_iter().map(|(_, inner)| inner).collect();
+    // The last two are on a session that is lost; the request to send them again is lost, too.
+    for inner in &on_the_way[1..] {
+        let mut lost = halloo_wire::inner::Inner::decode(inner).unwrap();
+        *lost.ratchet.last_mut().unwrap() ^= 1;
+        assert_eq!(directly(&mut b, fa, &lost.encode()).refused, 1);
+    }
+    directly(&mut b, fa, &on_the_way[0]);
+    b.restart();
+    assert_eq!(b.texts(), ["first"]);
+
+    b.now += 61;
+    assert_eq!(b.run(|m, cx| m.due_resends(cx)).unwrap(), [fa]);
+    ask_again(&mut a, &mut b);
+    let again = outgoing(&mut a, &mut b);
+    directly(&mut b, fa, &again[0].1);
+    assert_eq!(b.texts(), ["first"], "acknowledged or not, it comes once");
+    directly(&mut b, fa, &again[1].1);
+    b.now += 1_000;
+    assert_eq!(b.run(|m, cx| m.due_resends(cx)).unwrap(), [fa], "the third is missing");
+    directly(&mut b, fa, &again[2].1);
+    assert_eq!(b.texts(), ["first", "second", "third"]);
+    b.now += 10_000;
+    assert_eq!(b.run(|m, cx| m.due_resends(cx)).unwrap(), [], "nothing is missing any more");
+    acknowledge(&mut b, &mut a);
+    assert_eq!(a.run(|_, cx| cx.db.outbox_len(&fb)).unwrap(), 0);
+}
+
+#[test]
+fn what_waited_for_earlier_ones_and_was_let_go_is_asked_for_until_it_has_come() {
+    let (mut a, mut b) = contacts();
+    let fa = a.fp();
+    for text in ["first", "second", "third", "fourth"] {
+        send(&mut a, &b, text);
+    }
+    let on_the_way = outgoing(&mut a, &mut b);
+    let due = |b: &mut Side| b.run(|m, cx| m.due_resends(cx)).unwrap();
+    directly(&mut b, fa, &on_the_way[2].1);
+    directly(&mut b, fa, &on_the_way[3].1);
+    b.now += 301;
+    assert_eq!(due(&mut b), [fa]);
+    // Nobody has the last one in a mailbox any more, whatever becomes of those before it.
+    for (_, inner) in &on_the_way[..3] {
+        directly(&mut b, fa, inner);
+    }
+    b.now += 1_000;
+    assert_eq!(due(&mut b), [fa]);
+    ask_again(&mut a, &mut b);
+    settle(&mut a, &mut b);
+    assert_eq!(b.texts(), ["first", "second", "third", "fourth"]);
+    b.now += 10_000;
+    assert_eq!(due(&mut b), []);
+}
+
+#[test]
 fn unreadable_messages_ask_again_once_a_minute_at_most() {
     let (mut a, mut b) = contacts();
     let fp = a.fp();
