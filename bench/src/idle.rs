@@ -28,8 +28,8 @@ pub fn measure(nodes: usize) -> Result<()> {
         // Each in a process of its own: what the one before has freed would be used again.
         let me = std::env::current_exe()?;
         let keys = keys.map_or("none".to_owned(), |n| n.to_string());
-        let run = std::process::Command::new(me).args(["idle-one", &nodes.to_string(), &keys]);
-        let output = { run }.output()?;
+        let mut run = std::process::Command::new(me);
+        let output = run.args(["idle-one", &nodes.to_string(), &keys]).output()?;
         ensure!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
         println!("  {what:<36}{}", String::from_utf8_lossy(&output.stdout).trim_end());
     }

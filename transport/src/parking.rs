@@ -20,7 +20,7 @@ pub enum OpenError {
 
 /// The key that a node and its peer share for one parked registration: 32 bytes, drawn by both from
 /// the TLS session that registered (RFC 8446, 7.5) with the label
-/// [`PARKING_LABEL`](halloo_wire::PARKING_LABEL) and the row as context. It does not print, and is
+/// [`PARKING_LABEL`] and the row as context. It does not print, and is
 /// wiped when dropped.
 ///
 /// ChaCha20-Poly1305 (RFC 8439) seals under it. The nonce is the sender (1 node, 2 peer) | zeros 3 |

@@ -29,8 +29,8 @@ pub struct Limits {
     /// Bytes that rows, bundles, capabilities and mailboxes may take together. Connections come
     /// on top: about 40 kB each in QUIC.
     pub memory: usize,
-    /// Devices registered at a time. A row takes 1.2 kB, with a bundle and 50 one-time keys
-    /// 4.4 kB (measured), so that all of them take half of the memory cap and mailboxes find room
+    /// Devices registered at a time. A parked row takes 0.9 kB, with a bundle and 50 one-time keys
+    /// 4.0 kB (measured), so that all of them take half of the memory cap and mailboxes find room
     /// beside them.
     pub registrations: usize,
     /// Connections at a time.

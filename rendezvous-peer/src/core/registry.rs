@@ -22,9 +22,9 @@ use crate::redacted::Redacted;
 /// What names a row.
 pub(super) type RowKey = (Fingerprint, DeviceId);
 
-/// What a row takes by itself: its place in a hash table that may be half empty, its presence, and
-/// the allocator's part of what hangs on it.
-pub(super) const ROW_COST: usize = 2 * size_of::<(RowKey, Row)>() + size_of::<Presence>() + 64;
+/// What a row takes by itself: its bytes, its slot and its entry in the index, both of which may be
+/// half empty, its presence, and the allocator's part of what hangs on it.
+pub(super) const ROW_COST: usize = size_of::<(RowKey, Row)>() + size_of::<Presence>() + 112;
 /// What a capability takes besides its card: its entry in a half-filled tree node.
 pub(super) const CAPABILITY_COST: usize = 128;
 /// What a published bundle takes besides its bytes.
