@@ -206,7 +206,7 @@ impl Messenger {
         while let Some(arrival) = next.take() {
             let envelope = arrival.envelope;
             let (authorized, via) = (arrival.authorized, arrival.via);
-            let sequenced = arrival.inner.kind.is_sequenced();
+            let kind = arrival.inner.kind;
             let place = (arrival.inner.route.stream, arrival.inner.route.seq);
             match self.take(cx, arrival) {
                 Ok(Verdict::Read) => {
@@ -233,8 +233,15 @@ impl Messenger {
                     if !reason.is_unreadable() || !asks {
                         continue;
                     }
-                    if sequenced && reason != Refusal::Over {
+                    if kind.is_sequenced() && reason != Refusal::Over {
                         cx.db.add_missing(&from, place)?;
+                    }
+                    // Its sender believes that we have it, and does not give another by itself.
+                    if kind == Kind::Ack
+                        && cx.db.first_unacked(&from)?.is_some()
+                        && let Some(row) = cx.db.contact(&from)?
+                    {
+                        cx.db.add_missing_receipt(&from, Seq(row.next_seq - 1))?;
                     }
                     if self.may_ask_again(cx, &from)? {
                         ingested.unreadable.push(from);
@@ -640,6 +647,7 @@ impl Messenger {
                 cx.outputs.push(Output::Forget(kept.collect()));
             }
         }
+        cx.db.forget_receipts_that_came()?;
         let mut due = Vec::new();
         for (contact, at, asked) in cx.db.missing()? {
             let wait = RESEND_INTERVAL_S << asked.min(MAX_DOUBLED);

@@ -12,6 +12,7 @@ const MIGRATIONS: &[&str] = &[
     include_str!("v2.sql"),
     include_str!("v3.sql"),
     include_str!("v4.sql"),
+    include_str!("v5.sql"),
 ];
 
 /// Marks the file as a Halloo node's (`PRAGMA application_id`): "Hloo".

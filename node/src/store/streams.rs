@@ -110,8 +110,41 @@ impl Db<'_> {
     /// A place has been read. Nothing is missing any more when it is the last that could not be.
     pub(crate) fn no_longer_missing(&self, fp: &Fingerprint, place: (StreamId, Seq)) -> Result<()> {
         self.sql
-            .prepare_cached("DELETE FROM missing WHERE contact = ? AND (stream, seq) <= (?, ?)")?
+            .prepare_cached(
+                "DELETE FROM missing WHERE contact = ? AND receipt = 0 AND (stream, seq) <= (?, ?)",
+            )?
             .execute(params![fp.as_bytes(), place.0.0 as i64, place.1.0 as i64])?;
+        self.sql
+            .prepare_cached(
+                "UPDATE missing SET stream = 0, seq = 0 \
+                 WHERE contact = ? AND receipt > 0 AND (stream, seq) <= (?, ?)",
+            )?
+            .execute(params![fp.as_bytes(), place.0.0 as i64, place.1.0 as i64])?;
+        Ok(())
+    }
+
+    /// Notes that a receipt of a contact could not be read. It cannot be about more than our places
+    /// up to `last`.
+    pub(crate) fn add_missing_receipt(&self, fp: &Fingerprint, last: Seq) -> Result<()> {
+        self.sql
+            .prepare_cached(
+                "INSERT INTO missing (contact, asked, receipt) VALUES (?1, 0, ?2) \
+                 ON CONFLICT (contact) DO UPDATE SET receipt = ?2",
+            )?
+            .execute(params![fp.as_bytes(), last.0 as i64])?;
+        Ok(())
+    }
+
+    /// No receipt is missing where everything is acknowledged that it could have been about.
+    pub(crate) fn forget_receipts_that_came(&self) -> Result<()> {
+        let waited = "receipt > 0 AND NOT EXISTS (SELECT 1 FROM outbox \
+                      WHERE outbox.contact = missing.contact AND outbox.seq <= receipt)";
+        self.sql
+            .prepare_cached(&format!("DELETE FROM missing WHERE seq = 0 AND {waited}"))?
+            .execute([])?;
+        self.sql
+            .prepare_cached(&format!("UPDATE missing SET receipt = 0 WHERE {waited}"))?
+            .execute([])?;
         Ok(())
     }
 

@@ -167,6 +167,50 @@ fn what_waited_for_earlier_ones_and_was_let_go_is_asked_for_until_it_has_come() 
 }
 
 #[test]
+fn a_receipt_that_could_not_be_read_is_asked_for_until_it_has_come() {
+    let (mut a, mut b) = contacts();
+    let (fa, fb) = (a.fp(), b.fp());
+    let due = |a: &mut Side| a.run(|m, cx| m.due_resends(cx)).unwrap();
+    send(&mut a, &b, "first");
+    send(&mut a, &b, "second");
+    let on_the_way = outgoing(&mut a, &mut b);
+    let garbled = |b: &mut Side| {
+        let ack = b.run(|m, cx| m.due_ack(cx, &fa)).unwrap().unwrap();
+        let bytes = halloo_wire::content::Content::encode(&ack.ack);
+        let made = b.run(|m, cx| m.make_control(cx, &fa, Kind::Ack, &bytes)).unwrap();
+        b.run(|m, cx| m.ack_sent(cx, &fa, ack)).unwrap();
+        let mut inner = halloo_wire::inner::Inner::decode(&made.unwrap()).unwrap();
+        *inner.ratchet.last_mut().unwrap() ^= 1;
+        inner.encode()
+    };
+    directly(&mut b, fa, &on_the_way[0].1);
+    let receipt = garbled(&mut b);
+    assert_eq!(directly(&mut a, fb, &receipt).unreadable, [fb]);
+    directly(&mut b, fa, &on_the_way[1].1);
+    a.now += 10;
+    let receipt = garbled(&mut b);
+    // Anna asks once a minute at most.
+    assert_eq!(directly(&mut a, fb, &receipt).unreadable, [], "too soon");
+    assert_eq!(b.run(|m, cx| m.due_ack(cx, &fa)).unwrap(), None, "Ben believes it given");
+    a.restart();
+
+    // What Ben writes is read; it does not tell what he has read. The first requests get lost.
+    send(&mut b, &a, "a word");
+    carry(&mut b, &mut a);
+    assert_eq!(a.texts(), ["a word"]);
+    assert_eq!(due(&mut a), []);
+    a.now += 51;
+    assert_eq!(due(&mut a), [fb]);
+    a.now += 121;
+    assert_eq!(due(&mut a), [fb]);
+    ask_again(&mut b, &mut a);
+    acknowledge(&mut b, &mut a);
+    assert_eq!(a.run(|_, cx| cx.db.outbox_len(&fb)).unwrap(), 0);
+    a.now += 10_000;
+    assert_eq!(due(&mut a), [], "nothing is missing any more");
+}
+
+#[test]
 fn unreadable_messages_ask_again_once_a_minute_at_most() {
     let (mut a, mut b) = contacts();
     let fp = a.fp();
