@@ -75,16 +75,7 @@ async fn peer(data: &std::path::Path, listen: &str, relay: bool) -> RunningPeer 
 }
 
 async fn start(home: &Home, policy: DirectPolicy) -> Node {
-    Node::builder()
-        .home(home.path())
-        .peer_address(&home.peer)
-        .name(home.name)
-        .listen("127.0.0.1:0".parse().unwrap())
-        .direct(policy)
-        .park_after(Some(IDLE))
-        .start()
-        .await
-        .unwrap()
+    home.builder(policy).park_after(Some(IDLE)).start().await.unwrap()
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -5,7 +5,9 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use halloo::{ContactState, DirectPolicy, EventKind, EventStream, Fingerprint, Node, PeerAddress};
+use halloo::{
+    Builder, ContactState, DirectPolicy, EventKind, EventStream, Fingerprint, Node, PeerAddress,
+};
 use rendezvous_peer::{Config, RunningPeer, StartError};
 
 /// Longest wait for something that takes milliseconds on an idle machine.
@@ -57,15 +59,16 @@ impl Home {
     }
 
     pub async fn start_with(&self, policy: DirectPolicy) -> Node {
+        self.builder(policy).start().await.unwrap()
+    }
+
+    pub fn builder(&self, policy: DirectPolicy) -> Builder {
         Node::builder()
             .home(self.path())
             .peer_address(&self.peer)
             .name(self.name)
             .listen("127.0.0.1:0".parse().unwrap())
             .direct(policy)
-            .start()
-            .await
-            .unwrap()
     }
 }
 
