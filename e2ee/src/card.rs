@@ -155,6 +155,7 @@ mod tests {
     fn card() -> Card {
         Card {
             round: Some(RoundId([9; 16])),
+            again: None,
             verdict: Verdict {
                 mapping: Dependence::EndpointIndependent,
                 filtering: Dependence::AddressAndPortDependent,

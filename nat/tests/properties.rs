@@ -275,6 +275,7 @@ fn card() -> impl Strategy<Value = Card> {
     (verdict(), any::<u16>(), any::<bool>(), prop::collection::vec(candidate, 0..8)).prop_map(
         |(verdict, local_port, birthday, candidates)| Card {
             round: None,
+            again: None,
             verdict,
             local_port,
             birthday,

@@ -1,9 +1,9 @@
 //! Addresses at which a node might be reached (RFC 8445), and the card that carries them sealed.
 //!
 //! ```text
-//! card        version 1 | flags 1 | round 16 (if flagged) | mapping 1 | filtering 1
-//!             | allocation | port 2 | count 1 | candidates
-//! flags       bit 0: a round follows; bit 1: consents to a birthday search
+//! card        version 1 | flags 1 | round 16 (if flagged) | again 16 (if flagged) | mapping 1
+//!             | filtering 1 | allocation | port 2 | count 1 | candidates
+//! flags       bit 0: a round follows; bit 1: consents to a birthday search; bit 2: again follows
 //! allocation  0 unknown | 1 preserving | 2 sequential, step 2 | 3 block, first 2, size 2 | 4 random
 //! candidate   kind 1 | family 1 (4 or 6) | address 4 or 16 | port 2
 //! ```
@@ -17,6 +17,7 @@ use crate::limits::{MAX_CANDIDATES, MAX_SEALED_CARD};
 const VERSION: u8 = 2;
 const FLAG_ROUND: u8 = 1;
 const FLAG_BIRTHDAY: u8 = 2;
+const FLAG_AGAIN: u8 = 4;
 
 /// Where a candidate comes from. The order is the order of preference.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -92,6 +93,9 @@ pub struct Verdict {
 pub struct Card {
     /// The attempt that the card belongs to: in a caller's card, not in a registered one.
     pub round: Option<RoundId>,
+    /// The round that opened the connection which the card is about, in the card of a knock for a
+    /// connection that is there already: two nodes can have two for a while.
+    pub again: Option<RoundId>,
     /// The NAT in front of the node.
     pub verdict: Verdict,
     /// The port of the node's own socket, for NATs that preserve it; 0 when it is not told.
@@ -112,8 +116,10 @@ impl Card {
         let mut w = Writer::with_capacity(MAX_SEALED_CARD);
         let flag = |on: bool, bit: u8| if on { bit } else { 0 };
         w.u8(VERSION);
-        w.u8(flag(self.round.is_some(), FLAG_ROUND) | flag(self.birthday, FLAG_BIRTHDAY));
-        if let Some(round) = &self.round {
+        let rounds =
+            flag(self.round.is_some(), FLAG_ROUND) | flag(self.again.is_some(), FLAG_AGAIN);
+        w.u8(rounds | flag(self.birthday, FLAG_BIRTHDAY));
+        for round in self.round.iter().chain(&self.again) {
             w.put(&round.0);
         }
         w.u8(dependence_byte(self.verdict.mapping)).u8(dependence_byte(self.verdict.filtering));
@@ -151,13 +157,14 @@ impl Card {
             return Err(DecodeError::UnsupportedVersion(version));
         }
         let flags = r.u8()?;
-        if flags & !(FLAG_ROUND | FLAG_BIRTHDAY) != 0 {
+        if flags & !(FLAG_ROUND | FLAG_BIRTHDAY | FLAG_AGAIN) != 0 {
             return Err(DecodeError::Invalid("card flags"));
         }
-        let round = match flags & FLAG_ROUND {
-            0 => None,
-            _ => Some(RoundId(r.array()?)),
+        let mut flagged = |bit| match flags & bit {
+            0 => Ok(None),
+            _ => r.array().map(|id| Some(RoundId(id))),
         };
+        let (round, again) = (flagged(FLAG_ROUND)?, flagged(FLAG_AGAIN)?);
         let verdict = Verdict {
             mapping: dependence(r.u8()?)?,
             filtering: dependence(r.u8()?)?,
@@ -171,7 +178,7 @@ impl Card {
         let candidates = (0..n).map(|_| read_candidate(&mut r)).collect::<Result<_, _>>()?;
         r.finish()?;
         let birthday = flags & FLAG_BIRTHDAY != 0;
-        Ok(Self { round, verdict, local_port, birthday, candidates })
+        Ok(Self { round, again, verdict, local_port, birthday, candidates })
     }
 }
 

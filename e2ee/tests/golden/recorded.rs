@@ -24,6 +24,7 @@ pub(crate) fn party(identity: &Identity, account: &RatchetAccount) -> Party {
 pub(crate) fn card() -> Card {
     Card {
         round: None,
+        again: None,
         verdict: Verdict {
             mapping: Dependence::EndpointIndependent,
             filtering: Dependence::AddressDependent,

@@ -95,7 +95,7 @@ impl Bytes<'_> {
             .map(|i| Candidate { kind: kinds[usize::from(i % 3)], addr: self.addr() })
             .collect();
         let (verdict, local_port) = (self.verdict(), self.number());
-        Card { round: None, verdict, local_port, birthday: flags & 1 == 1, candidates }
+        Card { round: None, again: None, verdict, local_port, birthday: flags & 1 == 1, candidates }
     }
 
     fn local(&mut self) -> Local {

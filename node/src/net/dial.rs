@@ -109,7 +109,9 @@ impl Dial {
         }
         let reach = reach(net, contact).await?;
         let route = net.endpoint.open_route();
-        let line = net.paths.line(*contact, route.clone()).ok_or(ConnectError::TooMany)?;
+        let round = RoundId(random::bytes());
+        let line = net.paths.line(*contact, route.clone(), Some(round));
+        let line = line.ok_or(ConnectError::TooMany)?;
         let (endpoint, expect) = (net.endpoint.clone(), *contact);
         let connecting = AbortOnDropHandle::new(tokio::spawn({
             let route = route.clone();
@@ -125,7 +127,7 @@ impl Dial {
             net: Arc::clone(net),
             contact: *contact,
             reach,
-            round: RoundId(random::bytes()),
+            round,
             line,
             connecting,
             first: first.into_iter().map(Into::into).collect(),
@@ -151,7 +153,9 @@ impl Dial {
     ) -> Result<Answered, ConnectError> {
         let Self { net, contact, reach, round, line, connecting, first, turn } = self;
         let via = office.connection.remote_addr();
-        let knock = knock(&net, &contact, &reach, round, office, first, message);
+        let rounds = (round, None);
+        let knock =
+            Knock { datagrams: first, message, ..knock(&net, &contact, &reach, rounds, office) };
         let peer::Knocked { callee, message } = knocked(office.ask(Call::Knock(knock)).await)?;
         let reaching = match callee {
             None => Err(ConnectError::Away),
@@ -214,21 +218,17 @@ async fn reach(net: &Net, contact: &Fingerprint) -> Result<Reach, ConnectError> 
     net.store.run(move |m, cx| m.reach(cx, &contact)).await
 }
 
+/// A knock of a round; with the round that opened the connection, if there is one already.
 fn knock(
     net: &Net,
     contact: &Fingerprint,
     reach: &Reach,
-    round: RoundId,
+    (round, again): (RoundId, Option<RoundId>),
     office: &Office,
-    datagrams: Vec<Vec<u8>>,
-    message: Option<KnockMessage>,
 ) -> Knock {
     let capability = ReachCapability::from_bytes(*reach.theirs);
-    let card = if reach.direct {
-        Card { round: Some(round), ..net.card() }
-    } else {
-        Card { round: Some(round), ..Card::default() }
-    };
+    let card = if reach.direct { net.card() } else { Card::default() };
+    let card = Card { round: Some(round), again, ..card };
     Knock {
         to: *contact,
         device: reach.device,
@@ -237,8 +237,8 @@ fn knock(
         reveal: reach.direct,
         attested: if reach.direct { net.probing.attested(&office.peer) } else { Vec::new() },
         relay: true,
-        datagrams,
-        message,
+        datagrams: Vec::new(),
+        message: None,
     }
 }
 
@@ -328,7 +328,7 @@ async fn try_again(net: &Arc<Net>, line: &Arc<Line>) -> Result<(), ConnectError>
             }
         };
         let via = office.connection.remote_addr();
-        let knock = knock(net, &contact, &reach, round, &office, Vec::new(), None);
+        let knock = knock(net, &contact, &reach, (round, line.opened), &office);
         let asked = match office.ask_in_doubt(Call::Knock(knock)).await {
             Err(e) => {
                 why = e.to_string();
@@ -423,10 +423,15 @@ async fn answer_knock(net: &Arc<Net>, knocked: Knocked) -> Option<Arc<Line>> {
     let key = ReachCapability::from_bytes(*ours).card_key();
     let card = open_card(&key, CardDirection::Caller, &knocked.card).ok()?;
     let round = card.round?;
-    let (line, is_new) = if knocked.datagrams.is_empty() {
-        (net.links.current(&contact)?.line, false)
+    let (line, is_new) = if !knocked.datagrams.is_empty() {
+        (net.paths.line(contact, net.endpoint.open_route(), Some(round))?, true)
     } else {
-        (net.paths.line(contact, net.endpoint.open_route())?, true)
+        // Both may have dialled, and each side may use another connection for a moment. One that
+        // was found in the local network has no name that both know.
+        let named = card.again.and_then(|opened| net.paths.opened(&contact, opened));
+        let current = || net.links.current(&contact).map(|it| it.line);
+        let unnamed = || current().filter(|it| card.again.is_none() || it.opened.is_none());
+        (named.or_else(unnamed)?, false)
     };
     let relay = knocked.channel.map(|channel| RelayPath { via: knocked.via, channel });
     net.paths

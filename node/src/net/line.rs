@@ -11,6 +11,7 @@ use std::time::Duration;
 use halloo_identity::Fingerprint;
 use halloo_nat::{Technique, WhyRelayed};
 use halloo_transport::{CloseCode, NodeConnection, Route};
+use halloo_wire::RoundId;
 use halloo_wire::path::SendOn;
 
 use super::paths::{Command, Paths};
@@ -23,6 +24,9 @@ const LATELY: Duration = Duration::from_millis(500);
 pub(crate) struct Line {
     pub(crate) contact: Fingerprint,
     pub(crate) route: Route,
+    /// The round of the knock that opened it, by which both ends name it; `None` when it was found
+    /// in the local network without one.
+    pub(crate) opened: Option<RoundId>,
     state: Mutex<State>,
     paths: Paths,
 }
@@ -39,8 +43,13 @@ pub(crate) struct State {
 }
 
 impl Line {
-    pub(super) fn new(contact: Fingerprint, route: Route, paths: Paths) -> Self {
-        Self { contact, route, state: Mutex::default(), paths }
+    pub(super) fn new(
+        contact: Fingerprint,
+        route: Route,
+        opened: Option<RoundId>,
+        paths: Paths,
+    ) -> Self {
+        Self { contact, route, opened, state: Mutex::default(), paths }
     }
 
     /// The address that QUIC knows.

@@ -195,6 +195,7 @@ impl Net {
         candidates.sort();
         Card {
             round: None,
+            again: None,
             verdict: local.verdict,
             local_port: local.port,
             birthday: local.birthday,

@@ -123,15 +123,21 @@ impl Paths {
         }
     }
 
-    /// A line to a contact on a route; `None` when the contact has as many as it may.
-    pub(crate) fn line(&self, contact: Fingerprint, route: Route) -> Option<Arc<Line>> {
+    /// A line to a contact on a route, opened by a round; `None` when the contact has as many as it
+    /// may.
+    pub(crate) fn line(
+        &self,
+        contact: Fingerprint,
+        route: Route,
+        opened: Option<RoundId>,
+    ) -> Option<Arc<Line>> {
         let mut lines = self.lines();
         lines.retain(|_, line| line.strong_count() > 0);
         let alive = lines.values().filter_map(Weak::upgrade);
         if alive.filter(|line| line.contact == contact).count() >= MAX_LINES {
             return None;
         }
-        let line = Arc::new(Line::new(contact, route, self.clone()));
+        let line = Arc::new(Line::new(contact, route, opened, self.clone()));
         lines.insert(line.virtual_addr(), Arc::downgrade(&line));
         Some(line)
     }
@@ -139,6 +145,13 @@ impl Paths {
     /// The line with a virtual address.
     pub(crate) fn find(&self, virtual_addr: &SocketAddr) -> Option<Arc<Line>> {
         self.lines().get(virtual_addr)?.upgrade()
+    }
+
+    /// The line to a contact that a round opened.
+    pub(crate) fn opened(&self, contact: &Fingerprint, round: RoundId) -> Option<Arc<Line>> {
+        let lines = self.lines();
+        let mut alive = lines.values().filter_map(Weak::upgrade);
+        alive.find(|line| line.contact == *contact && line.opened == Some(round))
     }
 
     /// Begins to look for paths of a line.
@@ -416,7 +429,7 @@ impl Task {
             Some(line) => (line, false),
             None => {
                 let route = self.net.endpoint.open_route();
-                let Some(line) = self.net.paths.line(caller.contact, route) else { return };
+                let Some(line) = self.net.paths.line(caller.contact, route, None) else { return };
                 (line, true)
             }
         };
@@ -696,8 +709,7 @@ impl Task {
                     // Our own peer may be out of reach too, without having said so.
                     self.net.look_after_home();
                 }
-                // The other side takes it for the connection in use. A second one, which both had
-                // dialled, goes without.
+                // A second one, which both had dialled, goes without: it ends soon.
                 if let Some(link) = self.net.links.current(&entry.contact)
                     && link.line.virtual_addr() == addr
                 {
@@ -750,5 +762,34 @@ impl Task {
         if let Err(e) = sent {
             tracing::trace!(kind = ?e.kind(), "A datagram was not sent");
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use halloo_identity::Identity;
+    use halloo_transport::{Endpoint, EndpointRole};
+
+    use super::*;
+
+    /// Both may have dialled: a knock for one of the two connections must not begin a round on the
+    /// other, whose far end is another line.
+    #[tokio::test]
+    async fn a_line_is_found_by_the_round_that_opened_it() {
+        let identity = Identity::generate();
+        let listen = "127.0.0.1:0".parse().unwrap();
+        let endpoint = Endpoint::bind(listen, EndpointRole::Node { identity: &identity }).unwrap();
+        let paths = Paths::new();
+        let (anna, ben) = (Fingerprint::from_bytes([1; 30]), Fingerprint::from_bytes([2; 30]));
+        let [first, second] = [RoundId([1; 16]), RoundId([2; 16])];
+        let dialled = paths.line(anna, endpoint.open_route(), Some(first)).unwrap();
+        let called = paths.line(anna, endpoint.open_route(), Some(second)).unwrap();
+        let _nearby = paths.line(anna, endpoint.open_route(), None).unwrap();
+        let found = |contact, round| paths.opened(contact, round).map(|it| it.virtual_addr());
+        assert_eq!(found(&anna, first), Some(dialled.virtual_addr()));
+        assert_eq!(found(&anna, second), Some(called.virtual_addr()));
+        assert_eq!(found(&ben, first), None, "another contact's");
+        drop(called);
+        assert_eq!(found(&anna, second), None, "it has ended");
     }
 }

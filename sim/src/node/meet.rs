@@ -179,7 +179,14 @@ impl Node {
             .chain(self.config.lies.iter().copied().map(kind(CandidateKind::ServerReflexive)))
             .collect();
         candidates.truncate(MAX_CANDIDATES);
-        Card { round: None, verdict, local_port: self.config.port, birthday, candidates }
+        Card {
+            round: None,
+            again: None,
+            verdict,
+            local_port: self.config.port,
+            birthday,
+            candidates,
+        }
     }
 
     /// Tells the agent, and the peer by the card, when something about the node has changed.

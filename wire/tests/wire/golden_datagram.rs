@@ -127,6 +127,7 @@ fn cards() {
                     local_port: 40_000,
                     birthday: true,
                     candidates: vec![reflexive],
+                    ..Card::default()
                 },
             ),
             (
@@ -136,6 +137,10 @@ fn cards() {
                     verdict: verdict(strict, strict, Allocation::Sequential { delta: 2 }),
                     ..Card::default()
                 },
+            ),
+            (
+                "caller knocks again",
+                Card { round, again: Some(RoundId([0xb0; 16])), ..Card::default() },
             ),
             (
                 "counted downwards",

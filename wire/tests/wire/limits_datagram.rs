@@ -23,7 +23,7 @@ fn cards_keep_their_limits() {
     assert_eq!(with(0, &[2]), Ok(()));
     assert_eq!(with(0, &[1]), Err(UnsupportedVersion(1)));
     assert_eq!(with(0, &[3]), Err(UnsupportedVersion(3)));
-    assert_eq!(with(1, &[4]), Err(Invalid("card flags")));
+    assert_eq!(with(1, &[8]), Err(Invalid("card flags")));
     assert_eq!(with(1, &[0x83]), Err(Invalid("card flags")));
     assert_eq!(with(18, &[4]), Err(Invalid("NAT behaviour")));
     assert_eq!(with(19, &[4]), Err(Invalid("NAT behaviour")));
@@ -61,6 +61,7 @@ fn the_largest_card_fits_when_it_is_sealed() {
     let candidate = Candidate { kind: CandidateKind::Host, addr };
     let card = Card {
         round: Some(RoundId([1; 16])),
+        again: Some(RoundId([2; 16])),
         verdict: Verdict {
             allocation: Allocation::Block { first: 1024, size: 2016 },
             ..Verdict::default()

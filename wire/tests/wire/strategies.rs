@@ -269,11 +269,12 @@ pub(crate) fn channel() -> impl Strategy<Value = ChannelId> {
 }
 
 pub(crate) fn card() -> impl Strategy<Value = Card> {
-    let round = option::of(any::<[u8; 16]>().prop_map(RoundId));
+    let round = || option::of(any::<[u8; 16]>().prop_map(RoundId));
     let candidates = vec(candidate(), 0..=MAX_CANDIDATES);
-    (round, verdict(), any::<u16>(), any::<bool>(), candidates).prop_map(
-        |(round, verdict, local_port, birthday, candidates)| Card {
+    (round(), round(), verdict(), any::<u16>(), any::<bool>(), candidates).prop_map(
+        |(round, again, verdict, local_port, birthday, candidates)| Card {
             round,
+            again,
             verdict,
             local_port,
             birthday,
