@@ -40,6 +40,7 @@ pub fn measure(nodes: usize) -> Result<()> {
 pub fn measure_one(nodes: usize, keys: Option<usize>) -> Result<()> {
     let limits = Limits {
         memory: usize::MAX / 2,
+        memory_per_source: usize::MAX / 2,
         registrations: nodes,
         connections: 16,
         source_rate: rendezvous_peer::core::Rate { per_second: 0, burst: 0 },
