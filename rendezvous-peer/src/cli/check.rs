@@ -64,11 +64,11 @@ fn warnings(effective: &Effective) -> Vec<String> {
         );
     }
     if let Some(machine) = memory_of_machine()
-        && limits.memory > machine / 4 * 3
+        && limits.process_memory() > machine / 4 * 3
     {
         warnings.push(format!(
-            "max_memory = {}: this machine has {}, of which connections take some too",
-            ByteSize(limits.memory),
+            "max_memory = {}: this machine has {}, and the system takes some of it",
+            ByteSize(limits.process_memory()),
             ByteSize(machine >> 20 << 20)
         ));
     }

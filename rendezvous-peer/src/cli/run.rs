@@ -166,8 +166,8 @@ fn banner(peer: &RunningPeer, config: &Config, admin: Option<SocketAddr>, protec
     output::line(&format!("  admin       {admin}"));
     output::line(&format!("  relay       {}", relay(limits)));
     output::line(&format!(
-        "  memory      up to {} for the table and mailboxes; an envelope waits up to {}",
-        ByteSize(limits.memory),
+        "  memory      up to {}; an envelope waits up to {}",
+        ByteSize(limits.process_memory()),
         Span(limits.envelope_ttl)
     ));
     output::line(&format!("  secrecy     {}", protection.summary()));

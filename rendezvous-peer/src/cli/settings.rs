@@ -8,7 +8,9 @@ use std::path::{Path, PathBuf};
 
 use clap::parser::ValueSource;
 use clap::{ArgMatches, Args, Command};
-use rendezvous_peer::core::limits::{MAX_COST, MAX_RELAY_BATCH};
+use rendezvous_peer::core::limits::{
+    CONNECTION_MEMORY, MAX_COST, MAX_RELAY_BATCH, MIN_MEMORY, PROGRAM_MEMORY,
+};
 use rendezvous_peer::core::{Limits, Rate};
 use rendezvous_peer::{Config, EchoPort, PublicHost, WebSocketAddr};
 use serde::{Deserialize, Deserializer};
@@ -18,6 +20,11 @@ use super::admin::AdminAddr;
 use super::failure::{Exit, Failure};
 use super::log::LogFormat;
 use super::values::{BitRate, ByteSize, Span, Switch};
+
+/// What a machine with 1 GiB can give.
+const DEFAULT_MEMORY: usize = 512 << 20;
+/// One network may have a quarter of the table.
+const NETWORK_SHARE: usize = 4;
 
 /// The file that is read when none is named and this one is there.
 const SYSTEM_FILE: &str = "/etc/rendezvous-peer/config.toml";
@@ -84,9 +91,12 @@ pub(super) struct Settings {
     /// What a line of the log is: text, or a JSON object
     #[arg(long, env = "RENDEZVOUS_PEER_LOG_FORMAT", value_name = "text|json")]
     log_format: Option<LogFormat>,
-    /// Memory for the table and all mailboxes; connections come on top
+    /// Memory of the process: the program, its connections, the table and all mailboxes
     #[arg(long, env = "RENDEZVOUS_PEER_MAX_MEMORY", value_name = "SIZE")]
     max_memory: Option<ByteSize>,
+    /// Memory for the devices of one network (/24 or /56), their mailboxes included
+    #[arg(long, env = "RENDEZVOUS_PEER_MAX_MEMORY_PER_NETWORK", value_name = "SIZE")]
+    max_memory_per_network: Option<ByteSize>,
     /// Connections at a time
     #[arg(long, env = "RENDEZVOUS_PEER_MAX_CONNECTIONS", value_name = "N")]
     max_connections: Option<usize>,
@@ -247,13 +257,16 @@ impl Settings {
         let json = pick!(json, Ok(false));
         let log = pick!(log, Ok(LevelFilter::INFO));
         let log_format = pick!(log_format, Ok(LogFormat::Text));
-        let memory = pick!(max_memory, Ok(ByteSize(limits.memory))).0;
+        let process = pick!(max_memory, Ok(ByteSize(DEFAULT_MEMORY))).0;
         let connections = pick!(max_connections, Ok(limits.connections));
+        let memory = table_memory(process, connections)?;
+        let share = ByteSize((memory / NETWORK_SHARE).max(MIN_MEMORY));
+        let memory_per_source = pick!(max_memory_per_network, Ok(share)).0;
         let connections_per_source =
             pick!(max_connections_per_network, Ok(limits.connections_per_source));
         let registrations = pick!(max_registrations, Ok(limits.registrations));
         let per_connection = pick!(rate_per_connection, Ok(limits.connection_rate.per_second));
-        let per_network = pick!(rate_per_network, Ok(limits.source_rate.per_second));
+        let rate_per_network = pick!(rate_per_network, Ok(limits.source_rate.per_second));
         let relay = pick!(relay, Ok(Switch::On));
         let channels = pick!(max_relay_channels, Ok(limits.relay_channels));
         let of = |rate: Rate| Ok(BitRate::of_bytes(rate.per_second));
@@ -267,11 +280,12 @@ impl Settings {
         let require_memory_protection = pick!(require_memory_protection, Ok(false));
         let limits = Limits {
             memory,
+            memory_per_source,
             connections,
             connections_per_source,
             registrations,
             connection_rate: rate(per_connection),
-            source_rate: rate(per_network),
+            source_rate: rate(rate_per_network),
             relay_channels: if relay == Switch::On { channels } else { 0 },
             relay_rate: relay_bucket(relay_rate),
             relay_source_rate: relay_bucket(relay_per_network),
@@ -292,6 +306,25 @@ impl Settings {
             require_memory_protection,
             rows: pick.rows,
         })
+    }
+}
+
+/// What is left for the table of a process that may take `process` bytes.
+fn table_memory(process: usize, connections: usize) -> Result<usize, Failure> {
+    let beside = Limits::beside_the_table(connections);
+    match process.checked_sub(beside).filter(|&it| it >= MIN_MEMORY) {
+        Some(table) => Ok(table),
+        None => {
+            let message = format!(
+                "max_memory = {} is too small: the program takes {}, max_connections = {connections} \
+                 take {} each, and the table wants {} at least",
+                ByteSize(process),
+                ByteSize(PROGRAM_MEMORY),
+                ByteSize(CONNECTION_MEMORY),
+                ByteSize(MIN_MEMORY),
+            );
+            Err(Failure::new(Exit::Config, "config-invalid", message))
+        }
     }
 }
 
@@ -493,7 +526,7 @@ mod tests {
     use clap::FromArgMatches;
 
     /// One value for each setting, as it is written on the command line and in a file.
-    const SAMPLES: [(&str, &str, &str); 25] = [
+    const SAMPLES: [(&str, &str, &str); 26] = [
         ("listen", "127.0.0.1:1", "\"127.0.0.1:1\""),
         ("echo_port", "9", "9"),
         ("websocket", "127.0.0.1:2", "\"127.0.0.1:2\""),
@@ -504,6 +537,7 @@ mod tests {
         ("log", "debug", "\"debug\""),
         ("log_format", "json", "\"json\""),
         ("max_memory", "1GiB", "\"1GiB\""),
+        ("max_memory_per_network", "1MiB", "\"1MiB\""),
         ("max_connections", "5", "5"),
         ("max_connections_per_network", "4", "4"),
         ("max_registrations", "3", "3"),
@@ -570,7 +604,7 @@ mod tests {
         let file = "max_memory = \"1GiB\"\nmax_connections = 7\n";
         let effective = resolve(&["--max-connections", "9"], file).unwrap();
         let limits = effective.config.limits;
-        assert_eq!((limits.memory, limits.connections), (1 << 30, 9));
+        assert_eq!((limits.process_memory(), limits.connections), (1 << 30, 9));
         assert_eq!(limits.registrations, Limits::default().registrations);
         assert_eq!(effective.config.listen.port(), 443);
     }
@@ -613,7 +647,7 @@ mod tests {
         assert!(failure("foo = 1\n").contains("expected one of `listen`"));
         assert!(failure("max_memory = \"lots\"\n").contains(".toml:1:14: "));
         assert!(failure("public_host = [\"no spaces\"]\n").contains(".toml:1:"));
-        assert!(failure("max_memory = \"1KiB\"\n").contains("memory cap is too small"));
+        assert!(failure("max_memory = \"1KiB\"\n").contains("max_memory = 1KiB is too small"));
         assert!(failure("config = \"x\"\n").contains("unknown field"));
     }
 }

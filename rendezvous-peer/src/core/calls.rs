@@ -141,7 +141,7 @@ impl Core {
         let mut is_new = false;
         let make = || {
             is_new = true;
-            self.make_row(caller, now)
+            self.make_row(caller, origin, now)
         };
         let mut row = self.rows.get_or_make(key, make, PeerError::PeerFull)?;
         if !is_new && register.counter <= row.counter {
@@ -178,7 +178,7 @@ impl Core {
         })
     }
 
-    fn make_row(&self, caller: &Caller, now: Millis) -> Result<Row, PeerError> {
+    fn make_row(&self, caller: &Caller, origin: Origin, now: Millis) -> Result<Row, PeerError> {
         if !count_up(&self.registrations, self.limits().registrations) {
             return Err(PeerError::PeerFull);
         }
@@ -190,7 +190,8 @@ impl Core {
             (session, EnvelopeId((rng.next_u64() >> 20) + 1))
         };
         let passport = caller.passport.0.clone();
-        Row::new(passport, session, first, now, &self.memory).ok_or_else(|| {
+        let network = self.memory.network(Prefix::of(origin.address()));
+        Row::new(passport, session, first, now, &self.memory, network).ok_or_else(|| {
             self.registrations.fetch_sub(1, Ordering::Relaxed);
             PeerError::PeerFull
         })

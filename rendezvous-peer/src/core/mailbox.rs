@@ -12,7 +12,7 @@ use halloo_wire::peer::{Page, Waiting};
 use zeroize::{Zeroize, Zeroizing};
 
 use super::limits::{Limits, Quota};
-use super::memory::{Charge, Memory};
+use super::memory::{Charge, For, Memory, Network};
 use super::time::Millis;
 
 /// What an envelope takes besides its bytes: its entry in a half-filled tree node and the
@@ -65,6 +65,8 @@ struct Use {
 
 /// Envelopes that wait for one device.
 pub(super) struct Mailbox {
+    /// Where the device registered first: whose share of the memory it takes.
+    network: Network,
     waiting: BTreeMap<EnvelopeId, Stored>,
     contacts: Use,
     strangers: Use,
@@ -77,8 +79,9 @@ impl Mailbox {
     /// Ids count within a mailbox, not within the peer, so that they do not tell one device how
     /// much all others receive. The random start keeps the ids of a forgotten registration apart
     /// from those of its successor.
-    pub(super) fn new(first: EnvelopeId) -> Self {
+    pub(super) fn new(first: EnvelopeId, network: Network) -> Self {
         Self {
+            network,
             waiting: BTreeMap::new(),
             contacts: Use::default(),
             strangers: Use::default(),
@@ -101,7 +104,12 @@ impl Mailbox {
         if used.envelopes >= quota.envelopes || used.bytes.saturating_add(len) > quota.bytes {
             return Err(Full::Lane);
         }
-        let charge = memory.charge(len + ENVELOPE_COST).ok_or(Full::Peer)?;
+        let purpose = match lane {
+            Lane::Contacts => For::Device(self.network),
+            Lane::Strangers => For::Strangers(self.network),
+        };
+        let charge = memory.charge(len + ENVELOPE_COST, purpose).ok_or(Full::Peer)?;
+        let used = self.lane(lane);
         used.envelopes += 1;
         used.bytes += len;
         let id = EnvelopeId(self.next);
@@ -151,6 +159,11 @@ impl Mailbox {
     pub(super) fn next_after(&self, after: Option<EnvelopeId>) -> Option<Waiting> {
         let (&id, stored) = self.waiting.range(following(after)).next()?;
         Some(stored.copy(id))
+    }
+
+    /// Whose share of the memory it takes.
+    pub(super) fn network(&self) -> Network {
+        self.network
     }
 
     /// The id of the latest envelope that came, whether or not it is still there.
@@ -206,13 +219,16 @@ fn following(after: Option<EnvelopeId>) -> (Bound<EnvelopeId>, Bound<EnvelopeId>
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
+    use super::super::rate::Prefix;
     use super::*;
     use halloo_wire::peer::{Control, Response};
 
     const LATER: Millis = Millis(1000);
 
     fn mailbox() -> (Mailbox, Limits, Arc<Memory>) {
-        (Mailbox::new(EnvelopeId(100)), Limits::default(), Memory::new(16 << 20))
+        let memory = Memory::new(16 << 20, 16 << 20, [1; 32]);
+        let network = memory.network(Prefix::of("192.0.2.1:1".parse().unwrap()));
+        (Mailbox::new(EnvelopeId(100), network), Limits::default(), memory)
     }
 
     #[test]
@@ -249,7 +265,7 @@ mod tests {
     #[test]
     fn a_full_peer_refuses_and_evicts_nothing() {
         let (mut m, limits, _) = mailbox();
-        let memory = Memory::new(ENVELOPE_COST + 50);
+        let memory = Memory::new(ENVELOPE_COST + 50, usize::MAX, [1; 32]);
         let kept = m.push(Lane::Contacts, vec![1; 50], LATER, &limits, &memory).unwrap();
         assert_eq!(m.push(Lane::Contacts, vec![2], LATER, &limits, &memory), Err(Full::Peer));
         assert_eq!(m.next_after(None).unwrap().id, kept);

@@ -208,7 +208,7 @@ impl Core {
             echo_port: None,
             relay: Relay::new(relay, now),
             parking,
-            memory: Memory::new(limits.memory),
+            memory: Memory::new(limits.memory, limits.memory_per_source, key()),
             rng: Mutex::new(rng),
             incidents: Mutex::new(Incidents::new(limits.incidents)),
             counters: Counters::default(),
@@ -241,7 +241,7 @@ impl Core {
     /// [`LimitsError`] when the limits cannot work together; nothing has changed then.
     pub fn set_limits(&self, limits: Limits) -> Result<(), LimitsError> {
         limits.check()?;
-        self.memory.set_cap(limits.memory);
+        self.memory.set_caps(limits.memory, limits.memory_per_source);
         *self.limits.write().unwrap_or_else(PoisonError::into_inner) = limits;
         Ok(())
     }

@@ -29,7 +29,7 @@ use rand_chacha::rand_core::Rng;
 use zeroize::{Zeroize, Zeroizing};
 
 use super::cookie::{Cookies, Purpose};
-use super::memory::{Charge, Memory};
+use super::memory::{Charge, For, Memory, Network};
 use super::origin::{Origin, canonical};
 use super::rate::Prefix;
 use super::registry::Row;
@@ -296,11 +296,12 @@ impl Core {
     /// Rings a parked device because something has come for it: a knock, or what is in its mailbox.
     /// `None` when it is not parked, or has been silent for too long.
     pub(super) fn ring(&self, row: &mut Row, knock: Option<Push>, now: Millis) -> Option<Ring> {
+        let network = row.mailbox.network();
         row.parked.as_ref()?.origin(self.limits().parked_silence, now)?;
         let parked = row.parked.as_mut()?;
         parked.ring = parked.ring.wrapping_add(1);
         if let Some(push) = knock {
-            parked.knock = keep(&push, &self.memory);
+            parked.knock = keep(&push, &self.memory, network);
         }
         let rings = parked.repeats.replace(0).is_none();
         let id = parked.id;
@@ -406,7 +407,7 @@ fn ring_with(row: &mut Row) -> Option<Ring> {
 
 /// A knock that fits in a ring, without the beginning of the QUIC connection if need be: QUIC sends
 /// that again. `None` when there is no room for it.
-fn keep(push: &Push, memory: &std::sync::Arc<Memory>) -> Option<Kept> {
+fn keep(push: &Push, memory: &std::sync::Arc<Memory>, network: Network) -> Option<Kept> {
     let mut encoded = Zeroizing::new(push.encode());
     if RingPart::split(&encoded).is_none() {
         let mut push = push.clone();
@@ -415,7 +416,7 @@ fn keep(push: &Push, memory: &std::sync::Arc<Memory>) -> Option<Kept> {
         }
         encoded = Zeroizing::new(push.encode());
     }
-    let charge = memory.charge(encoded.len() + KEPT_COST)?;
+    let charge = memory.charge(encoded.len() + KEPT_COST, For::Device(network))?;
     Some(Kept { push: encoded, charge })
 }
 

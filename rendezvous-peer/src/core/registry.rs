@@ -12,7 +12,7 @@ use zeroize::{Zeroize, Zeroizing};
 use super::ConnId;
 use super::limits::CHANNELS_PER_CAPABILITY;
 use super::mailbox::Mailbox;
-use super::memory::{Charge, Memory};
+use super::memory::{Charge, For, Memory, Network};
 use super::origin::Origin;
 use super::parking::ParkedRow;
 use super::relay::Relay;
@@ -96,8 +96,9 @@ impl Row {
         first_envelope: EnvelopeId,
         now: Millis,
         memory: &Arc<Memory>,
+        network: Network,
     ) -> Option<Self> {
-        let charge = memory.charge(ROW_COST + passport.len())?;
+        let charge = memory.charge(ROW_COST + passport.len(), For::Device(network))?;
         Some(Self {
             session,
             counter: 0,
@@ -107,7 +108,7 @@ impl Row {
             last_visit: now,
             published: None,
             capabilities: BTreeMap::new(),
-            mailbox: Mailbox::new(first_envelope),
+            mailbox: Mailbox::new(first_envelope, network),
             channels: Vec::new(),
             charge,
         })
@@ -366,7 +367,9 @@ mod tests {
 
     fn row(memory: &Arc<Memory>) -> Row {
         let passport: Arc<[u8]> = Arc::from(&b"passport"[..]);
-        Row::new(passport, SessionId([1; 16]), EnvelopeId(7), Millis(0), memory).unwrap()
+        let network =
+            memory.network(super::super::rate::Prefix::of("192.0.2.1:1".parse().unwrap()));
+        Row::new(passport, SessionId([1; 16]), EnvelopeId(7), Millis(0), memory, network).unwrap()
     }
 
     fn publication(seq: u64, keys: &[u8]) -> Publication {
@@ -384,7 +387,7 @@ mod tests {
 
     #[test]
     fn each_one_time_key_is_given_once() {
-        let memory = Memory::new(1 << 20);
+        let memory = Memory::new(1 << 20, 1 << 20, [1; 32]);
         let mut row = row(&memory);
         assert!(row.look_up().is_none());
         row.publish(publication(1, &[1, 2, 3])).unwrap();
@@ -396,7 +399,7 @@ mod tests {
 
     #[test]
     fn a_repeated_publication_gives_no_key_again() {
-        let memory = Memory::new(1 << 20);
+        let memory = Memory::new(1 << 20, 1 << 20, [1; 32]);
         let mut row = row(&memory);
         row.publish(publication(1, &[1, 2])).unwrap();
         row.look_up().unwrap();
@@ -409,7 +412,7 @@ mod tests {
 
     #[test]
     fn an_older_or_altered_bundle_is_stale() {
-        let memory = Memory::new(1 << 20);
+        let memory = Memory::new(1 << 20, 1 << 20, [1; 32]);
         let mut row = row(&memory);
         row.publish(publication(5, &[1])).unwrap();
         assert_eq!(row.publish(publication(4, &[2])), Err(PeerError::StaleBundle));
@@ -419,7 +422,7 @@ mod tests {
 
     #[test]
     fn a_full_list_of_one_time_keys_is_given_to_the_end() {
-        let memory = Memory::new(1 << 20);
+        let memory = Memory::new(1 << 20, 1 << 20, [1; 32]);
         let mut row = row(&memory);
         let keys: Vec<u8> = (1..=50).collect();
         row.publish(publication(1, &keys)).unwrap();
@@ -428,7 +431,7 @@ mod tests {
 
     #[test]
     fn grants_are_made_as_a_whole_or_not_at_all() {
-        let memory = Memory::new(1 << 20);
+        let memory = Memory::new(1 << 20, 1 << 20, [1; 32]);
         let mut row = row(&memory);
         let grant = |n: u8, len| Grant { id: CapabilityId([n; 32]), card: vec![n; len] };
         row.grant(vec![grant(1, 10), grant(2, 20)], 3).unwrap();
@@ -446,7 +449,7 @@ mod tests {
 
     #[test]
     fn what_finds_no_room_changes_nothing() {
-        let memory = Memory::new(ROW_COST + 8 + 200);
+        let memory = Memory::new(ROW_COST + 8 + 200, usize::MAX, [1; 32]);
         let mut row = row(&memory);
         row.publish(publication(1, &[1])).unwrap();
         assert_eq!(row.publish(publication(2, &[1, 2, 3])), Err(PeerError::PeerFull));

@@ -28,7 +28,7 @@ use halloo_wire::{ChannelId, Side};
 use super::cookie::{Cookies, Purpose};
 use super::count_up;
 use super::limits::{Limits, Rate};
-use super::memory::{Charge, Memory};
+use super::memory::{Charge, For, Memory};
 use super::origin::Origin;
 use super::rate::{Bucket, Place, Prefix, Share, Shares, Sources};
 use super::time::Millis;
@@ -139,7 +139,7 @@ impl Relay {
         let made = || {
             let source = Prefix::of(caller.address());
             let share = self.shares.take(source, limits.relay_channels_per_source)?;
-            let Some(charge) = memory.charge(CHANNEL_COST) else {
+            let Some(charge) = memory.charge(CHANNEL_COST, For::Relay) else {
                 self.shares.give_back(share);
                 return None;
             };

@@ -202,6 +202,7 @@ mod tests {
     use halloo_wire::{DeviceId, EnvelopeId, Fingerprint, SessionId};
     use proptest::prelude::*;
 
+    use super::super::rate::Prefix;
     use super::*;
     use crate::core::memory::Memory;
     use crate::core::time::Millis;
@@ -213,9 +214,11 @@ mod tests {
     }
 
     fn row(counter: u64) -> Row {
-        let memory = Memory::new(1 << 20);
+        let memory = Memory::new(1 << 20, 1 << 20, [1; 32]);
+        let network = memory.network(Prefix::of("192.0.2.1:1".parse().unwrap()));
         let mut row =
-            Row::new([].into(), SessionId([0; 16]), EnvelopeId(1), Millis(0), &memory).unwrap();
+            Row::new([].into(), SessionId([0; 16]), EnvelopeId(1), Millis(0), &memory, network)
+                .unwrap();
         row.counter = counter;
         row
     }

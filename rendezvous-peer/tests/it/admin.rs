@@ -199,7 +199,7 @@ async fn commands_ask_the_running_peer() {
 
     let (code, stdout, _) = ask(&admin, &["status"]);
     assert_eq!(code, Some(0));
-    assert!(stdout.contains("  connections                1 of 10,000\n"), "{stdout}");
+    assert!(stdout.contains("  connections                1 of 4,096\n"), "{stdout}");
     assert!(stdout.contains(peer.ready["address"].as_str().unwrap()), "{stdout}");
     let (code, stdout, _) = ask(&admin, &["status", "--json"]);
     let shown: Value = serde_json::from_str(&stdout).unwrap();

@@ -147,12 +147,12 @@ fn run(args: &[&str], variables: &[(&str, &str)]) -> (Output, String, String) {
 fn a_taken_port_names_its_holder_and_a_way_out() {
     let holder = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
     let listen = holder.local_addr().unwrap().to_string();
-    let (output, stdout, stderr) = run(&["run", "--listen", &listen], &[]);
+    let (output, stdout, stderr) = run(&["run", "--admin", "off", "--listen", &listen], &[]);
     assert_eq!((output.status.code(), stdout.as_str()), (Some(8), ""));
     assert!(stderr.starts_with("error[port-taken]: cannot listen on UDP 127.0.0.1:"), "{stderr}");
     assert!(stderr.contains(&format!("(process {})", std::process::id())), "{stderr}");
     assert!(stderr.contains("--listen [::]:8443"), "{stderr}");
-    let (_, _, stderr) = run(&["run", "--json", "--listen", &listen], &[]);
+    let (_, _, stderr) = run(&["run", "--json", "--admin", "off", "--listen", &listen], &[]);
     let error: Value = serde_json::from_str(&stderr).unwrap();
     assert_eq!((&error["schema"], &error["error"]["code"]), (&1.into(), &"port-taken".into()));
 }
@@ -161,7 +161,7 @@ fn a_taken_port_names_its_holder_and_a_way_out() {
 fn a_taken_port_for_websockets_is_named_when_it_was_asked_for() {
     let holder = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let websocket = holder.local_addr().unwrap().to_string();
-    let args = ["run", "--listen", "127.0.0.1:0", "--websocket", &websocket];
+    let args = ["run", "--admin", "off", "--listen", "127.0.0.1:0", "--websocket", &websocket];
     let (output, stdout, stderr) = run(&args, &[]);
     assert_eq!((output.status.code(), stdout.as_str()), (Some(8), ""));
     assert!(stderr.starts_with("error[port-taken]: cannot listen on TCP 127.0.0.1:"), "{stderr}");

@@ -208,7 +208,8 @@ async fn a_full_lane_refuses_and_the_other_lane_goes_on() {
 #[tokio::test]
 async fn the_memory_cap_holds_and_frees_again() {
     let home = tempfile::tempdir().unwrap();
-    let mut peer = Process::start(home.path(), &["--max-memory", "256KiB"]).await;
+    let mut peer =
+        Process::start(home.path(), &["--max-memory", "21MiB", "--max-connections", "16"]).await;
     let (bob, alice) = (Node::new(&peer), Node::new(&peer));
     let inbox = bob.reachable(&[1]).await;
     let sender = alice.connect(Show::Nothing).await;
