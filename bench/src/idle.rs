@@ -99,6 +99,7 @@ fn park(core: &Core, n: usize, keys: Option<usize>) -> Result<RowId> {
         counter: 1,
         instance: Some(INSTANCE),
         grants: Vec::new(),
+        invite: None,
     };
     let ask = |session, call| core.call(conn, origin, Request { session, call }, now).response;
     let Response::Registered(registered) = ask(None, Call::Register(register)) else {

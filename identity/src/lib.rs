@@ -79,6 +79,7 @@ mod continuity;
 #[doc(hidden)]
 pub mod fuzzing;
 mod identity;
+mod invite_key;
 mod locked;
 mod passport;
 mod peer_key;
@@ -101,6 +102,7 @@ pub use continuity::{
 pub use halloo_wire::ids::FingerprintError;
 pub use halloo_wire::{DeviceId, Fingerprint, PeerFingerprint};
 pub use identity::{Identity, Seeds};
+pub use invite_key::InviteKey;
 pub use locked::{DataKey, HomeKey, LockedHome, PassphraseCost, UnlockError};
 pub use passport::{
     ChainError, MAX_DEVICE_CERTIFICATE, Passport, PassportError, PresentedDevice, fingerprint,

@@ -8,6 +8,7 @@ use halloo_wire::{PeerFingerprint, Reader};
 use zeroize::Zeroizing;
 
 use crate::armour::{KeyFileError, Kind};
+use crate::invite_key::InviteKey;
 use crate::passport::ChainError;
 use crate::random;
 use crate::x509::{self, Parsed, Profile};
@@ -66,6 +67,11 @@ impl PeerKey {
     /// The name under which nodes pin the key.
     pub fn fingerprint(&self) -> PeerFingerprint {
         peer_fingerprint(self.key.verifying_key().as_bytes())
+    }
+
+    /// What the peer makes its invites with.
+    pub fn invite_key(&self) -> InviteKey {
+        InviteKey::derive(self.key.as_bytes())
     }
 
     /// The text of a key file. Who can read it can stand in for the peer.

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use halloo_identity::{HomeKey, Identity, PeerAddress, PeerFingerprint, PeerHost};
 use halloo_transport::{Endpoint, EndpointRole};
+use halloo_wire::Invite;
 use tokio::sync::mpsc;
 
 use crate::contact::DirectPolicy;
@@ -25,6 +26,7 @@ pub struct Builder {
     home: Option<PathBuf>,
     key: Option<HomeKey>,
     peer: Option<(PeerHost, Option<PeerFingerprint>)>,
+    invite: Option<Invite>,
     name: Option<String>,
     listen: SocketAddr,
     direct: Option<DirectPolicy>,
@@ -41,6 +43,7 @@ impl Builder {
             home: None,
             key: None,
             peer: None,
+            invite: None,
             name: None,
             listen: SocketAddr::from((Ipv6Addr::UNSPECIFIED, 0)),
             direct: None,
@@ -78,6 +81,13 @@ impl Builder {
     /// Like [`Builder::peer`], as a peer prints its own address.
     pub fn peer_address(self, address: &PeerAddress) -> Self {
         self.peer(address.host.clone(), address.key)
+    }
+
+    /// The invite that the operator of the rendezvous peer has given, when the peer hosts only those
+    /// who have one. Kept: needed at the first start only. See also [`Node::set_invite`].
+    pub fn invite(mut self, invite: Invite) -> Self {
+        self.invite = Some(invite);
+        self
     }
 
     /// The name that contacts see, at most 64 bytes. Kept.
@@ -146,6 +156,9 @@ impl Builder {
                 let mut m = Messenger::load(cx, identity, accept_all)?;
                 let peer = self.peer.as_ref().map(|(peer, key)| (peer, *key));
                 home::set_up(&m, cx, peer, self.name.as_deref())?;
+                if let Some(invite) = &self.invite {
+                    home::set_invite(&m, cx, invite)?;
+                }
                 if let Some(policy) = self.direct {
                     m.set_policy(cx, policy)?;
                 }

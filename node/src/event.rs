@@ -7,6 +7,7 @@ use std::time::Duration;
 use halloo_identity::{Fingerprint, PeerFingerprint, PeerHost};
 pub use halloo_nat::{Technique, WhyRelayed};
 use halloo_wire::MessageId;
+use halloo_wire::peer::NotAdmitted;
 use serde::{Deserialize, Serialize};
 
 /// A place in the durable events of a node. Events after it can be read again.
@@ -28,6 +29,7 @@ pub struct Event {
 }
 
 /// What happened.
+// The store keeps durable ones by their number: what is new stands at the end.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub enum EventKind {
@@ -152,6 +154,16 @@ pub enum EventKind {
     Lagged {
         /// How many.
         dropped: u64,
+    },
+    /// The node's rendezvous peer does not host it: others cannot reach it before its operator changes
+    /// that, or gives an invite ([`Node::set_invite`](crate::Node::set_invite)). The node asks again by
+    /// itself, more and more seldom. Passing.
+    NotAdmitted {
+        /// The peer.
+        #[serde(with = "crate::text::as_text")]
+        peer: PeerHost,
+        /// Why.
+        why: NotAdmitted,
     },
 }
 

@@ -25,6 +25,7 @@ use std::path::{Path, PathBuf};
 use halloo_identity::{
     Address, DataKey, HomeKey, Identity, LockedHome, PeerFingerprint, PeerHost, UnlockError,
 };
+use halloo_wire::Invite;
 use zeroize::Zeroizing;
 
 use crate::core::{Context, Messenger};
@@ -158,6 +159,15 @@ impl Home {
         self.with_store(|m, cx| set_up(m, cx, peer, name))
     }
 
+    /// Keeps the invite that lets the home's rendezvous peer host it. Says whether there is such a
+    /// peer; [`Home::set_up`] names it. Blocks for a moment on the disk.
+    ///
+    /// # Errors
+    /// [`StartError::Store`] when the store cannot be used.
+    pub fn set_invite(&self, invite: &Invite) -> Result<bool, StartError> {
+        self.with_store(|m, cx| set_invite(m, cx, invite)).map(|peer| peer.is_some())
+    }
+
     /// The home's address; `None` before a rendezvous peer is set. Blocks for a moment on the
     /// disk.
     ///
@@ -250,6 +260,17 @@ pub(crate) fn set_up(
         Some(name) => m.set_own_name(cx, name),
         None => Ok(()),
     }
+}
+
+/// Keeps an invite for the first of the own peers, which it returns.
+pub(crate) fn set_invite(
+    m: &Messenger,
+    cx: &Context<'_>,
+    invite: &Invite,
+) -> Result<Option<PeerHost>, StoreError> {
+    let Some(address) = own_address(m, cx)? else { return Ok(None) };
+    m.set_invite(cx, &address.peer, invite)?;
+    Ok(Some(address.peer))
 }
 
 /// The address of the store's identity; `None` before a rendezvous peer is set.

@@ -90,6 +90,8 @@ pub use halloo_identity::{
     PeerAddress, PeerAddressError, PeerFingerprint, PeerHost, SafetyNumber,
 };
 pub use halloo_wire::MessageId;
+pub use halloo_wire::invite::{Invite, InviteError};
+pub use halloo_wire::peer::NotAdmitted;
 pub use home::Home;
 pub use network::{
     Allocation, Carrier, Dependence, NatReport, NetworkReport, Outlook, PathReport, PeerReport,

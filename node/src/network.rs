@@ -14,6 +14,7 @@ use std::time::Duration;
 use halloo_identity::{Fingerprint, PeerFingerprint, PeerHost};
 pub use halloo_nat::{Allocation, Dependence};
 use halloo_nat::{Local, Verdict, is_probe_target};
+use halloo_wire::peer::NotAdmitted;
 use serde::{Serialize, Serializer};
 use tokio::time::timeout;
 
@@ -59,6 +60,8 @@ pub struct PeerReport {
     pub addresses: Vec<SocketAddr>,
     /// How this node is registered there; `None` when it is not.
     pub registered: Option<Registration>,
+    /// Why it does not host this node, if it has said so.
+    pub not_admitted: Option<NotAdmitted>,
     /// Whether it answers over UDP, asked for this report.
     pub udp: Reach,
     /// Whether it answers over TCP, through a WebSocket, asked for this report.

@@ -8,10 +8,11 @@ use std::time::Duration;
 use halloo_identity::safety::TypedCode;
 use halloo_identity::{Address, Fingerprint, HomeKey, SafetyNumber, safety_number};
 use halloo_transport::CloseCode;
-use halloo_wire::MessageId;
 use halloo_wire::content::{Body, Content, Message, Ping};
 use halloo_wire::inner::Kind;
 use halloo_wire::node::{ChannelName, StreamKind};
+use halloo_wire::peer::NotAdmitted;
+use halloo_wire::{Invite, MessageId};
 use tokio::sync::mpsc;
 
 use crate::builder::Builder;
@@ -24,7 +25,7 @@ use crate::error::{
     SendError, StoreError,
 };
 use crate::event::{Cursor, Delivery, EventKind, Path, Via};
-use crate::home::{backup, own_address};
+use crate::home::{backup, own_address, set_invite};
 use crate::net::{Net, Seen};
 use crate::store::{ContactRow, StoreThread};
 use crate::stream::EventStream;
@@ -185,6 +186,27 @@ impl Node {
     pub async fn address(&self) -> Result<Address, StoreError> {
         let address = self.inner.net.store.run(|m, cx| own_address(m, cx)).await?;
         address.ok_or(StoreError::Unreadable("own peers"))
+    }
+
+    /// Gives the node an invite for its rendezvous peer, which is kept, and has it register at once
+    /// if it is not registered.
+    ///
+    /// # Errors
+    /// [`StoreError`] when it could not be stored.
+    ///
+    /// # Cancel safety
+    /// Not cancel safe: a dropped call may still take effect.
+    pub async fn set_invite(&self, invite: &Invite) -> Result<(), StoreError> {
+        let (net, invite) = (&self.inner.net, *invite);
+        net.store.run(move |m, cx| set_invite(m, cx, &invite)).await?;
+        net.invited.send_modify(|n| *n += 1);
+        Ok(())
+    }
+
+    /// Why the node's rendezvous peer does not host it, if that is so: what the peer answered the
+    /// last time.
+    pub fn not_admitted(&self) -> Option<NotAdmitted> {
+        self.inner.net.not_admitted().values().next().copied()
     }
 
     /// Where the node's UDP port is open on this machine.

@@ -96,14 +96,18 @@ fingerprint_type! {
     PeerFingerprint, "halloo 2026 peer fingerprint checksum v1"
 }
 
-fn base32_with_checksum(bytes: &[u8; FINGERPRINT_LEN], checksum: u32) -> String {
+/// Five bytes as eight characters.
+pub(crate) fn base32_group(five: &[u8]) -> String {
+    let bits = five.iter().fold(0u64, |acc, &b| acc << 8 | u64::from(b));
+    let digit = |i: u32| char::from(ALPHABET[(bits >> (5 * i)) as usize & 31]);
+    (0..8).rev().map(digit).collect()
+}
+
+/// 30 bytes, which are six groups, and four characters of a checksum.
+pub(crate) fn base32_with_checksum(bytes: &[u8; FINGERPRINT_LEN], checksum: u32) -> String {
     let mut text = String::with_capacity(FINGERPRINT_TEXT_LEN);
-    // Five bytes are eight characters, and 30 bytes are six such groups.
     for group in bytes.chunks_exact(5) {
-        let bits = group.iter().fold(0u64, |acc, &b| acc << 8 | u64::from(b));
-        for i in (0..8).rev() {
-            text.push(char::from(ALPHABET[(bits >> (5 * i)) as usize & 31]));
-        }
+        text += &base32_group(group);
     }
     for i in (0..4).rev() {
         text.push(char::from(ALPHABET[(checksum >> (5 * i)) as usize & 31]));
@@ -111,7 +115,8 @@ fn base32_with_checksum(bytes: &[u8; FINGERPRINT_LEN], checksum: u32) -> String 
     text
 }
 
-fn base32_decode(text: &str) -> Result<([u8; FINGERPRINT_LEN], u32), FingerprintError> {
+/// The counterpart of [`base32_with_checksum`], which does not compare the checksum.
+pub(crate) fn base32_decode(text: &str) -> Result<([u8; FINGERPRINT_LEN], u32), FingerprintError> {
     let mut values = [0u8; FINGERPRINT_TEXT_LEN];
     let mut n = 0;
     for c in text.chars().filter(|&c| c != '-') {
@@ -133,7 +138,8 @@ fn base32_decode(text: &str) -> Result<([u8; FINGERPRINT_LEN], u32), Fingerprint
     Ok((bytes, tail.iter().fold(0u32, |acc, &v| acc << 5 | u32::from(v))))
 }
 
-fn base32_value(c: char) -> Option<u8> {
+/// What a character stands for.
+pub(crate) fn base32_value(c: char) -> Option<u8> {
     let c = match c.to_ascii_lowercase() {
         'i' | 'l' => '1',
         'o' => '0',

@@ -26,6 +26,7 @@ pub mod datagram;
 pub mod envelope;
 pub mod ids;
 pub mod inner;
+pub mod invite;
 pub mod limits;
 pub mod node;
 pub mod parked;
@@ -39,6 +40,7 @@ pub use ids::{
     CapabilityId, CapabilityToken, ChannelId, DeviceId, EnvelopeId, Fingerprint, InstanceId,
     MessageId, Nonce, PeerFingerprint, RoundId, RowId, Seq, SessionId, Side, StreamId, Transcript,
 };
+pub use invite::{Invite, InviteId};
 
 /// Application protocol of a connection between a node and a rendezvous peer.
 ///

@@ -19,6 +19,7 @@ use crate::ids::{
     CapabilityId, CapabilityToken, ChannelId, DeviceId, EnvelopeId, Fingerprint, InstanceId, RowId,
     SessionId,
 };
+use crate::invite::Invite;
 use crate::limits::{
     MAX_ACK_IDS, MAX_ATTESTED, MAX_BUNDLE, MAX_DATAGRAM, MAX_ENVELOPE, MAX_GRANT,
     MAX_KNOCK_DATAGRAMS, MAX_ONE_TIME_KEYS, MAX_PASSPORT, MAX_PUSH, MAX_REQUEST, MAX_RESPONSE,
@@ -102,6 +103,8 @@ pub struct Register {
     pub instance: Option<InstanceId>,
     /// Reach capabilities, as with [`Call::Grant`]: so contacts can knock from this moment on.
     pub grants: Vec<Grant>,
+    /// For a peer that hosts only those whom its operator has invited. Others do not look at it.
+    pub invite: Option<Invite>,
 }
 
 /// The content of [`Call::Publish`].
@@ -404,6 +407,46 @@ pub enum PeerError {
     /// The peer is about to stop.
     #[error("the peer is about to stop")]
     Draining,
+    /// The peer does not host this identity. Writing to those whom it hosts is open to all.
+    #[error("{0}")]
+    NotAdmitted(NotAdmitted),
+}
+
+/// Why a peer does not host somebody.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, thiserror::Error)]
+#[serde(rename_all = "kebab-case")]
+#[non_exhaustive]
+pub enum NotAdmitted {
+    /// It hosts only those with an invite, and none was shown.
+    #[error("the peer hosts only those who have an invite from its operator")]
+    InviteMissing,
+    /// The peer has not made it, or has made it for somebody else.
+    #[error("the invite is not from this peer, or is for somebody else")]
+    InviteInvalid,
+    /// Its time is over.
+    #[error("the invite has expired")]
+    InviteExpired,
+    /// The operator has taken it back.
+    #[error("the invite was taken back")]
+    InviteRevoked,
+    /// Somebody else was the first to use it.
+    #[error("somebody else has used the invite")]
+    InviteTaken,
+    /// It hosts only those on the operator's list.
+    #[error("the peer hosts only those whom its operator has put on a list")]
+    NotListed,
+}
+
+impl NotAdmitted {
+    /// Every reason.
+    pub const ALL: [Self; 6] = [
+        Self::InviteMissing,
+        Self::InviteInvalid,
+        Self::InviteExpired,
+        Self::InviteRevoked,
+        Self::InviteTaken,
+        Self::NotListed,
+    ];
 }
 
 /// A control message: its limit on the wire, and the limits of its parts.

@@ -42,8 +42,13 @@ impl Channels {
             bail!("the peer does not welcome");
         };
         let grants = (0..n).map(|n| Grant { id: token(n).id(), card: vec![n; 60] }).collect();
-        let register =
-            Register { device: DeviceId::FIRST, counter: 1, instance: Some(instance), grants };
+        let register = Register {
+            device: DeviceId::FIRST,
+            counter: 1,
+            instance: Some(instance),
+            grants,
+            invite: None,
+        };
         match ask(&at_ben, Call::Register(register)).await? {
             Response::Registered(_) => {}
             other => bail!("not registered: {other:?}"),

@@ -97,6 +97,7 @@ impl World {
             counter: 1,
             instance: Some(INSTANCE),
             grants: grants.into(),
+            invite: None,
         };
         let Response::Registered(registered) = it.ask(AT_CALLEE, Call::Register(register)).response
         else {

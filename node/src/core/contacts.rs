@@ -5,11 +5,11 @@ use halloo_identity::{Address, Fingerprint, PeerHost, ReachCapability};
 use halloo_wire::content::{Content, PeerHint, Profile};
 use halloo_wire::inner::Kind;
 use halloo_wire::limits::{MAX_NAME, MAX_NOTE, MAX_PEERS};
-use halloo_wire::{CapabilityId, DeviceId, RoundId, Seq};
+use halloo_wire::{CapabilityId, DeviceId, Invite, RoundId, Seq};
 use zeroize::Zeroizing;
 
 use super::again::new_stream;
-use super::{Context, META_NAME, META_PEERS, Messenger, Output};
+use super::{Context, META_INVITE, META_NAME, META_PEERS, Messenger, Output};
 use crate::contact::{CheckedHow, ContactState, Verification};
 use crate::error::{ConnectError, ContactError};
 use crate::event::{EventKind, FailReason};
@@ -77,6 +77,26 @@ impl Messenger {
         debug_assert!(!peers.is_empty() && peers.len() <= MAX_PEERS);
         let bytes = postcard::to_stdvec(peers).map_err(|_| StoreError::Unreadable("own peers"))?;
         cx.db.set_meta(META_PEERS, &bytes)
+    }
+
+    /// The invite that lets a peer host us, if we have one.
+    pub(crate) fn invite(
+        &self,
+        cx: &Context<'_>,
+        peer: &PeerHost,
+    ) -> Result<Option<Invite>, StoreError> {
+        let Some(bytes) = cx.db.meta(&format!("{META_INVITE} {peer}"))? else { return Ok(None) };
+        let bytes = bytes.try_into().map_err(|_| StoreError::Unreadable("invite"))?;
+        Ok(Some(Invite::from_bytes(bytes)))
+    }
+
+    pub(crate) fn set_invite(
+        &self,
+        cx: &Context<'_>,
+        peer: &PeerHost,
+        invite: &Invite,
+    ) -> Result<(), StoreError> {
+        cx.db.set_meta(&format!("{META_INVITE} {peer}"), invite.as_bytes())
     }
 
     /// Asks somebody to become a contact.

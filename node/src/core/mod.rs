@@ -43,6 +43,8 @@ const META_ACCOUNT: &str = "account";
 const META_NAME: &str = "name";
 const META_POLICY: &str = "direct";
 const META_PEERS: &str = "peers";
+/// With the peer's name behind it: the invite that lets it host us.
+const META_INVITE: &str = "invite";
 /// With the peer's name behind it: the run that keeps our mailbox.
 const META_RUN: &str = "run";
 

@@ -31,6 +31,10 @@ const RETRY: Backoff = Backoff { first: Duration::from_millis(250), last: Durati
 /// After a registration that has held, however short, no wait is longer than the one after so many
 /// failures, which is 4 s: nobody can write to us until the next.
 const FAILURES_AFTER_SHORT: u32 = 6;
+/// Waits after a peer has said that it does not host this node: only its operator changes that, or
+/// an invite, after which it is asked at once.
+const UNWELCOME: Backoff =
+    Backoff { first: Duration::from_secs(60), last: Duration::from_secs(3600) };
 /// A registration that held for this long was a sound one: the waits begin at the first again.
 const STEADY: Duration = Duration::from_secs(10);
 /// How often the bundle's age is looked at.
@@ -67,7 +71,8 @@ pub(super) enum Ended {
 
 /// Keeps the node registered with one peer, for ever.
 pub(crate) async fn run(net: Arc<Net>, peer: PeerHost) {
-    let mut failures = 0;
+    let (mut failures, mut refusals) = (0, 0);
+    let mut invited = net.invited.subscribe();
     loop {
         let begun = Instant::now();
         let ended = Home { net: &net, peer: &peer }.stay().await;
@@ -75,6 +80,20 @@ pub(crate) async fn run(net: Arc<Net>, peer: PeerHost) {
         let Err(why) = ended;
         tracing::info!(reason = %why, "Not registered");
         net.board.tell(EventKind::Offline { peer: peer.clone(), why: why.to_string() });
+        match why {
+            Ended::Refused(PeerError::NotAdmitted(why)) => {
+                net.not_admitted().insert(peer.clone(), why);
+                net.board.tell(EventKind::NotAdmitted { peer: peer.clone(), why });
+                let pause = UNWELCOME.after(refusals).mul_f64(random::jitter());
+                refusals = refusals.saturating_add(1);
+                if tokio::time::timeout(pause, invited.changed()).await.is_ok() {
+                    refusals = 0;
+                }
+                continue;
+            }
+            _ if was_online => refusals = 0,
+            _ => {}
+        }
         // A peer that takes us in and throws us out, again and again, does not set the pace.
         if was_online {
             let steady = begun.elapsed() >= STEADY;
@@ -127,10 +146,13 @@ impl<'a> Home<'a> {
             })
             .await?;
         let card = self.net.card();
-        let (counter, mut grants) = self
+        let peer = self.peer.clone();
+        let (counter, mut grants, invite) = self
             .net
             .store
-            .run(move |m, cx| Ok::<_, StoreError>((m.register(cx)?, m.grants(cx, &card)?)))
+            .run(move |m, cx| {
+                Ok::<_, StoreError>((m.register(cx)?, m.grants(cx, &card)?, m.invite(cx, &peer)?))
+            })
             .await?;
         let mut granted = self.net.board.grants.subscribe();
         if grants.len() <= MAX_GRANT {
@@ -142,8 +164,8 @@ impl<'a> Home<'a> {
         }
         let mut attest = self.net.probing.attest.subscribe();
         attest.mark_changed();
-        let register =
-            Register { device: self.net.identity.device_id(), counter, instance: None, grants };
+        let device = self.net.identity.device_id();
+        let register = Register { device, counter, instance: None, grants, invite };
         let connected = self.net.connect(self.peer, hint, Some(register)).await;
         let connected = connected.map_err(|e| match e {
             OfficeError::Refused(e) => Ended::Refused(e),
@@ -167,6 +189,7 @@ impl<'a> Home<'a> {
             let reachable = async {
                 // What others need to write to us.
                 tokio::try_join!(session.publish(id, has), session.revoke(id))?;
+                self.net.not_admitted().remove(self.peer);
                 self.net.observed.send_modify(|o| {
                     o.insert(self.peer.clone(), seen);
                 });

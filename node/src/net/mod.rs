@@ -30,7 +30,7 @@ pub(crate) mod switchboard;
 use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use halloo_identity::{Fingerprint, Identity, PeerHost};
@@ -38,6 +38,7 @@ use halloo_transport::Strangers;
 use halloo_transport::{Accepted, Endpoint};
 use halloo_wire::candidate::{Candidate, CandidateKind, Card};
 use halloo_wire::limits::MAX_CANDIDATES;
+use halloo_wire::peer::NotAdmitted;
 use tokio::sync::{Notify, Semaphore, mpsc, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -76,6 +77,10 @@ pub(crate) struct Net {
     pub(crate) channels: mpsc::Sender<IncomingChannel>,
     /// How each of our peers sees us; a peer is in here while we are registered there.
     pub(crate) observed: watch::Sender<HashMap<PeerHost, Seen>>,
+    /// Which of our peers do not host us, and why.
+    unwelcome: Mutex<HashMap<PeerHost, NotAdmitted>>,
+    /// Counts the invites that were given to this node while it runs.
+    pub(crate) invited: watch::Sender<u64>,
     pub(crate) knocks: Arc<Semaphore>,
     /// Our registrations that hold no connection.
     lodgings: Lodgings,
@@ -131,6 +136,8 @@ impl Net {
             stop: CancellationToken::new(),
             channels,
             observed: watch::Sender::new(HashMap::new()),
+            unwelcome: Mutex::default(),
+            invited: watch::Sender::new(0),
             knocks: Arc::new(Semaphore::new(MAX_KNOCKS)),
             lodgings: Lodgings::default(),
             park_after,
@@ -225,6 +232,11 @@ impl Net {
     /// Makes sure that our own peer is still there.
     pub(crate) fn look_after_home(&self) {
         self.network.send_modify(|n| *n += 1);
+    }
+
+    /// Which of our peers do not host us, and why.
+    pub(crate) fn not_admitted(&self) -> MutexGuard<'_, HashMap<PeerHost, NotAdmitted>> {
+        self.unwelcome.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Whether a peer serves this node.

@@ -92,6 +92,13 @@ pub(crate) enum OfficeError {
     Store(#[from] StoreError),
 }
 
+impl OfficeError {
+    /// Whether the peer itself has said no, whichever way it was asked.
+    fn is_final(&self) -> bool {
+        matches!(self, Self::Refused(PeerError::NotAdmitted(_)))
+    }
+}
+
 impl Office {
     /// Asks the peer something without showing a session. A peer that is silent is connected to
     /// anew: the network may have changed without a word.
@@ -261,13 +268,15 @@ impl Net {
     ) -> Result<Connected, OfficeError> {
         let mut addrs = in_turn(resolve(peer).await).into_iter().take(MAX_ADDRESSES).peekable();
         let mut why = OfficeError::NoSuchHost(peer.clone());
-        let mut attempts = JoinSet::new();
+        let mut attempts: JoinSet<Result<Connected, OfficeError>> = JoinSet::new();
         let mut wait = Duration::ZERO;
         loop {
             tokio::select! {
                 biased;
                 Some(done) = attempts.join_next() => match done {
                     Ok(Ok(connected)) => return Ok(connected),
+                    // The peer has said no: it is not asked again elsewhere.
+                    Ok(Err(e)) if e.is_final() => return Err(e),
                     Ok(Err(e)) => {
                         // A key that has changed is what the person has to hear.
                         let is_key = |e: &OfficeError| {
@@ -323,10 +332,12 @@ impl Net {
                 Ok(connected) => Ok(connected),
                 // A key that is not the pinned one is no reason to ask again by TCP.
                 Err(e @ OfficeError::Connect(ConnectError::PeerKeyChanged { .. })) => Err(e),
-                Err(e) => tunnelled.await.map_err(|_| e),
+                Err(e) if e.is_final() => Err(e),
+                Err(e) => tunnelled.await.map_err(|by_tcp| if by_tcp.is_final() { by_tcp } else { e }),
             },
             won = &mut tunnelled => match won {
                 Ok(connected) => Ok(connected),
+                Err(e) if e.is_final() => Err(e),
                 Err(_) => udp.await,
             },
         };

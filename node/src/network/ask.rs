@@ -89,7 +89,8 @@ async fn ask(net: &Arc<Net>, target: Target) -> PeerReport {
         observed: seen.addr,
     });
     let (udp, tcp) = (reach(udp), reach(tcp));
-    PeerReport { peer, own, addresses, registered, udp, tcp, second_port }
+    let not_admitted = net.not_admitted().get(&peer).copied();
+    PeerReport { peer, own, addresses, registered, not_admitted, udp, tcp, second_port }
 }
 
 /// What a peer said.

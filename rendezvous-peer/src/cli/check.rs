@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use rendezvous_peer::core::Rate;
+use rendezvous_peer::core::{Access, Rate};
 use serde_json::{Map, Value, json};
 
 use super::failure::{Exit, Failure};
@@ -62,6 +62,21 @@ fn warnings(effective: &Effective) -> Vec<String> {
             "registration_ttl is shorter than envelope_ttl: what waits goes with its registration"
                 .to_owned(),
         );
+    }
+    if let Access::AllowList(list) = &effective.config.access
+        && list.is_empty()
+    {
+        warnings.push("allow_list is empty: nobody is hosted".to_owned());
+    }
+    for name in ["allow_list", "revoked_invites"] {
+        let used = match &effective.config.access {
+            Access::Open => false,
+            Access::Invite { .. } => name == "revoked_invites",
+            Access::AllowList(_) => name == "allow_list",
+        };
+        if effective.is_given(name) && !used {
+            warnings.push(format!("{name} has no use with this setting of access"));
+        }
     }
     if let Some(machine) = memory_of_machine()
         && limits.process_memory() > machine / 4 * 3

@@ -8,6 +8,7 @@ mod facts;
 mod failure;
 mod generate;
 mod harden;
+mod invite;
 mod log;
 mod output;
 mod port_owner;
@@ -61,6 +62,14 @@ enum Command {
     Run(Settings),
     /// Prints the address to give to `halloo init --peer`
     Address(Settings),
+    /// Makes invites, for a peer that hosts only those who have one (`access = "invite"`). The peer
+    /// need not run: it knows them by its key
+    Invite {
+        #[command(flatten)]
+        wanted: invite::Wanted,
+        #[command(flatten)]
+        settings: Box<Settings>,
+    },
     /// Prints what the peer that runs on this machine does and holds
     Status(Settings),
     /// Says whether the peer that runs on this machine takes connections (exit code 0), is about
@@ -146,8 +155,11 @@ fn execute(cli: Cli, matches: &ArgMatches) -> Result<Exit, Failure> {
     // The settings' own matches say which value came from where.
     let inner = innermost(matches);
     match cli.command {
-        Command::Run(settings) => run::run(&|| settings.resolve(inner, None)),
+        Command::Run(settings) => run::run(&|| settings.resolve(inner, None)?.with_access()),
         Command::Address(settings) => address::address(&settings.resolve(inner, None)?),
+        Command::Invite { wanted, settings } => {
+            invite::invite(&settings.resolve(inner, None)?, &wanted)
+        }
         Command::Status(settings) => status::status(&settings.resolve(inner, None)?),
         Command::Health(settings) => status::health(&settings.resolve(inner, None)?),
         Command::Top(settings) => top::top(&settings.resolve(inner, None)?),
@@ -156,7 +168,7 @@ fn execute(cli: Cli, matches: &ArgMatches) -> Result<Exit, Failure> {
             audit::self_audit(&settings.resolve(inner, None)?, pid)
         }
         Command::Config { command: ConfigCommand::Check { file, settings } } => {
-            check::check(&settings.resolve(inner, file)?)
+            check::check(&settings.resolve(inner, file)?.with_access()?)
         }
         Command::Config { command: ConfigCommand::Show(settings) } => {
             show::show(&settings.resolve(inner, None)?)

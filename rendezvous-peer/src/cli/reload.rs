@@ -1,6 +1,7 @@
 //! What a running peer takes over when it is told to read its settings again (SIGHUP).
 
 use rendezvous_peer::RunningPeer;
+use rendezvous_peer::core::Access;
 use serde_json::{Map, Value, json};
 
 use super::failure::Failure;
@@ -43,6 +44,7 @@ pub(super) fn reload(
         peer.set_limits(again.config.limits)
             .map_err(|e| Failure::of(super::failure::Exit::Config, "config-invalid", &e))?;
         peer.set_drain(again.config.drain);
+        peer.set_access(again.config.access.clone());
         log.set(again.log);
         Ok(take_over(current, again))
     });
@@ -72,6 +74,14 @@ fn take_over(current: &mut Effective, again: Effective) -> Changes {
             *now = again;
         }
     }
+    if let Access::AllowList(list) = &again.config.access
+        && current.config.access != again.config.access
+    {
+        // Its name may be the same.
+        changes.taken_over.retain(|(name, _)| *name != "allow_list");
+        changes.taken_over.push(("allow_list", format!("a list of {}", list.len())));
+    }
+    current.config.access = again.config.access;
     current.config.limits = again.config.limits;
     current.config.drain = again.config.drain;
     current.log = again.log;
@@ -123,8 +133,8 @@ mod tests {
         let names: Vec<_> = settings::defaults().unwrap().rows.iter().map(|r| r.name).collect();
         assert!(AT_START.iter().all(|name| names.contains(name)));
         let taken_over: Vec<_> = names.into_iter().filter(|n| !AT_START.contains(n)).collect();
-        // Each of these is a limit, the level of the log, or the time to leave. A setting that is
-        // none of them belongs to the list above.
+        // Each of these is a limit, whom the peer hosts, the level of the log, or the time to leave.
+        // A setting that is none of them belongs to the list above.
         let limits = [
             "max_",
             "rate_",
@@ -136,7 +146,8 @@ mod tests {
         ];
         for name in taken_over {
             let known = limits.iter().any(|prefix| name.starts_with(prefix));
-            assert!(known || ["log", "drain_timeout"].contains(&name), "{name}");
+            let others = ["access", "allow_list", "revoked_invites", "log", "drain_timeout"];
+            assert!(known || others.contains(&name), "{name}");
         }
     }
 }

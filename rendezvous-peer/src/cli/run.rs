@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use halloo_transport::BindError;
-use rendezvous_peer::core::{Incident, Limits};
+use rendezvous_peer::core::{Access, Incident, Limits};
 use rendezvous_peer::keyfile::{KEY_FILE, KeyError};
 use rendezvous_peer::{Config, RunningPeer, StartError};
 use serde_json::json;
@@ -164,6 +164,7 @@ fn banner(peer: &RunningPeer, config: &Config, admin: Option<SocketAddr>, protec
     output::line(&format!("  listening   {}", listening(peer)));
     let admin = admin.map_or("off".to_owned(), |a| format!("http://{a}/, for this machine only"));
     output::line(&format!("  admin       {admin}"));
+    output::line(&format!("  hosts       {}", hosts(&config.access)));
     output::line(&format!("  relay       {}", relay(limits)));
     output::line(&format!(
         "  memory      up to {}; an envelope waits up to {}",
@@ -178,7 +179,11 @@ fn banner(peer: &RunningPeer, config: &Config, admin: Option<SocketAddr>, protec
     if let Some(note) = address::host_note(config, Some(peer.address())) {
         output::line(&format!("  note        {note}"));
     }
-    output::line("ready: people join with `halloo init --peer ADDRESS`");
+    let invite = match config.access {
+        Access::Invite { .. } => " --invite INVITE",
+        Access::Open | Access::AllowList(_) => "",
+    };
+    output::line(&format!("ready: people join with `halloo init --peer ADDRESS{invite}`"));
 }
 
 fn listening(peer: &RunningPeer) -> String {
@@ -192,6 +197,14 @@ fn listening(peer: &RunningPeer) -> String {
         None => text += ", no WebSocket",
     }
     text
+}
+
+fn hosts(access: &Access) -> String {
+    match access {
+        Access::Open => "everybody who has its address".to_owned(),
+        Access::Invite { .. } => "those with an invite: rendezvous-peer invite".to_owned(),
+        Access::AllowList(list) => format!("a list of {}", list.len()),
+    }
 }
 
 fn relay(limits: &Limits) -> String {

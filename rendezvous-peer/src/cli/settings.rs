@@ -3,15 +3,18 @@
 //! file over the default.
 
 use std::fmt;
+use std::io::Read;
 use std::net::{Ipv6Addr, SocketAddr};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use clap::parser::ValueSource;
 use clap::{ArgMatches, Args, Command};
+use halloo_wire::InviteId;
 use rendezvous_peer::core::limits::{
     CONNECTION_MEMORY, MAX_COST, MAX_RELAY_BATCH, MIN_MEMORY, PROGRAM_MEMORY,
 };
-use rendezvous_peer::core::{Limits, Rate};
+use rendezvous_peer::core::{Access, AllowList, Limits, Rate};
 use rendezvous_peer::{Config, EchoPort, PublicHost, WebSocketAddr};
 use serde::{Deserialize, Deserializer};
 use tracing::level_filters::LevelFilter;
@@ -19,7 +22,7 @@ use tracing::level_filters::LevelFilter;
 use super::admin::AdminAddr;
 use super::failure::{Exit, Failure};
 use super::log::LogFormat;
-use super::values::{BitRate, ByteSize, Span, Switch};
+use super::values::{AccessMode, BitRate, ByteSize, Span, Switch};
 
 /// What a machine with 1 GiB can give.
 const DEFAULT_MEMORY: usize = 512 << 20;
@@ -32,6 +35,8 @@ const SYSTEM_FILE: &str = "/etc/rendezvous-peer/config.toml";
 const SYSTEM_DATA: &str = "/var/lib/rendezvous-peer";
 /// A burst lasts as long as the rate takes for this many seconds.
 const BURST_SECONDS: u32 = 10;
+/// Longest list of those who are hosted: as many as there may be, each with a line of comment.
+const MAX_ALLOW_LIST: u64 = 128 << 20;
 
 /// A burst through the relay lasts as long as the rate takes for this many seconds.
 const RELAY_BURST_SECONDS: u32 = 4;
@@ -69,6 +74,19 @@ pub(super) struct Settings {
     /// `off`
     #[arg(long, env = "RENDEZVOUS_PEER_ADMIN", value_name = "ADDR:PORT")]
     admin: Option<AdminAddr>,
+    /// Whom the peer hosts: everybody (`open`), those with an invite that `rendezvous-peer invite`
+    /// has made (`invite`), or those on a list (`allow-list`). Who writes to those whom it hosts is
+    /// not asked
+    #[arg(long, env = "RENDEZVOUS_PEER_ACCESS", value_name = "open|invite|allow-list")]
+    access: Option<AccessMode>,
+    /// A file with the fingerprints of those who are hosted, one in a line, for `access =
+    /// "allow-list"`
+    #[arg(long, env = "RENDEZVOUS_PEER_ALLOW_LIST", value_name = "FILE")]
+    allow_list: Option<PathBuf>,
+    /// Invites that are taken back, or their ids
+    #[arg(long, env = "RENDEZVOUS_PEER_REVOKED_INVITES", value_name = "ID", value_delimiter = ',')]
+    #[serde(deserialize_with = "invite_ids")]
+    revoked_invites: Option<Vec<InviteId>>,
     /// A file with settings, TOML
     #[arg(long, env = "RENDEZVOUS_PEER_CONFIG", value_name = "FILE")]
     #[serde(skip)]
@@ -158,6 +176,8 @@ pub(super) struct Effective {
     pub(super) config: Config,
     /// Where the operator looks at it.
     pub(super) admin: AdminAddr,
+    /// Whom the peer hosts. [`Effective::with_access`] makes it part of `config`.
+    access: AccessSettings,
     /// Whether output is JSON.
     pub(super) json: bool,
     /// How much is logged.
@@ -170,7 +190,33 @@ pub(super) struct Effective {
     pub(super) rows: Vec<Row>,
 }
 
+/// The settings of whom the peer hosts.
+#[derive(Debug)]
+struct AccessSettings {
+    mode: AccessMode,
+    allow_list: PathBuf,
+    revoked: Vec<InviteId>,
+}
+
 impl Effective {
+    /// Reads the list of those who are hosted, if there is one. Most commands have no use for it.
+    pub(super) fn with_access(mut self) -> Result<Self, Failure> {
+        let AccessSettings { mode, allow_list, revoked } = &self.access;
+        self.config.access = match mode {
+            AccessMode::Open => Access::Open,
+            AccessMode::Invite => {
+                Access::Invite { revoked: Arc::new(revoked.iter().copied().collect()) }
+            }
+            AccessMode::AllowList => Access::AllowList(read_allow_list(allow_list)?),
+        };
+        Ok(self)
+    }
+
+    /// Whether people need an invite.
+    pub(super) fn wants_invites(&self) -> bool {
+        self.access.mode == AccessMode::Invite
+    }
+
     /// Whether somebody has chosen the value of this setting.
     pub(super) fn is_given(&self, name: &str) -> bool {
         self.rows.iter().any(|row| row.name == name && row.source != Source::Default)
@@ -254,6 +300,11 @@ impl Settings {
         let public_hosts = pick!(public_host, Ok(Vec::new()));
         let data_dir = pick!(data_dir, default_data_dir());
         let admin = pick!(admin, Ok(AdminAddr::default()));
+        let access = AccessSettings {
+            mode: pick!(access, Ok(AccessMode::Open)),
+            allow_list: pick!(allow_list, Ok(PathBuf::new())),
+            revoked: pick!(revoked_invites, Ok(Vec::new())),
+        };
         let json = pick!(json, Ok(false));
         let log = pick!(log, Ok(LevelFilter::INFO));
         let log_format = pick!(log_format, Ok(LogFormat::Text));
@@ -296,10 +347,20 @@ impl Settings {
             ..limits
         };
         limits.check().map_err(|e| Failure::of(Exit::Config, "config-invalid", &e))?;
-        let config = Config { listen, echo_port, websocket, public_hosts, data_dir, limits, drain };
+        let config = Config {
+            listen,
+            echo_port,
+            websocket,
+            public_hosts,
+            data_dir,
+            limits,
+            drain,
+            access: Access::Open,
+        };
         Ok(Effective {
             config,
             admin,
+            access,
             json,
             log,
             log_format,
@@ -378,7 +439,7 @@ macro_rules! written_as_text {
 }
 
 written_as_text! {
-    AdminAddr BitRate ByteSize EchoPort LevelFilter LogFormat SocketAddr Span Switch WebSocketAddr
+    AccessMode AdminAddr BitRate ByteSize EchoPort LevelFilter LogFormat SocketAddr Span Switch WebSocketAddr
 }
 
 impl Written for bool {
@@ -402,6 +463,12 @@ impl Written for usize {
 impl Written for PathBuf {
     fn written(&self) -> toml::Value {
         toml::Value::String(self.display().to_string())
+    }
+}
+
+impl Written for Vec<InviteId> {
+    fn written(&self) -> toml::Value {
+        self.iter().map(ToString::to_string).collect::<Vec<_>>().into()
     }
 }
 
@@ -450,6 +517,29 @@ fn read(path: &Path) -> Result<Settings, Failure> {
     })
 }
 
+fn read_allow_list(path: &Path) -> Result<AllowList, Failure> {
+    if path.as_os_str().is_empty() {
+        let message = "access = \"allow-list\" needs allow_list, a file with fingerprints";
+        return Err(Failure::new(Exit::Config, "config-invalid", message)
+            .try_this("--allow-list FILE, or allow_list in the configuration file"));
+    }
+    let unreadable = |why: &dyn fmt::Display| {
+        let message = format!("cannot read the list {}: {why}", path.display());
+        Failure::new(Exit::Config, "allow-list-unreadable", message)
+    };
+    let file = std::fs::File::open(path).map_err(|e| unreadable(&e))?;
+    let mut text = String::new();
+    file.take(MAX_ALLOW_LIST + 1).read_to_string(&mut text).map_err(|e| unreadable(&e))?;
+    if text.len() as u64 > MAX_ALLOW_LIST {
+        return Err(unreadable(&format_args!("it has more than {MAX_ALLOW_LIST} bytes")));
+    }
+    AllowList::parse(&text).map_err(|e| {
+        let message = format!("{}: {e}", path.display());
+        Failure::new(Exit::Config, "allow-list-invalid", message)
+            .try_this("one fingerprint in a line, as `halloo id` prints it behind the last /")
+    })
+}
+
 /// What to say of a name that is none, when it is close to one.
 fn meant(message: &str) -> Option<String> {
     let (unknown, _) = message.strip_prefix("unknown field `")?.split_once('`')?;
@@ -491,6 +581,12 @@ fn default_data_dir() -> Result<PathBuf, Failure> {
         })
 }
 
+fn invite_ids<'de, D: Deserializer<'de>>(d: D) -> Result<Option<Vec<InviteId>>, D::Error> {
+    let texts = Vec::<String>::deserialize(d)?;
+    let ids = texts.iter().map(|t| t.parse().map_err(serde::de::Error::custom));
+    ids.collect::<Result<_, _>>().map(Some)
+}
+
 fn hosts<'de, D: Deserializer<'de>>(d: D) -> Result<Option<Vec<PublicHost>>, D::Error> {
     let texts = Vec::<String>::deserialize(d)?;
     let hosts = texts.iter().map(|t| t.parse().map_err(serde::de::Error::custom));
@@ -526,13 +622,20 @@ mod tests {
     use clap::FromArgMatches;
 
     /// One value for each setting, as it is written on the command line and in a file.
-    const SAMPLES: [(&str, &str, &str); 26] = [
+    const SAMPLES: [(&str, &str, &str); 29] = [
         ("listen", "127.0.0.1:1", "\"127.0.0.1:1\""),
         ("echo_port", "9", "9"),
         ("websocket", "127.0.0.1:2", "\"127.0.0.1:2\""),
         ("public_host", "a.example,b.example:9", "[\"a.example\", \"b.example:9\"]"),
         ("data_dir", "/x", "\"/x\""),
         ("admin", "[::1]:3", "\"[::1]:3\""),
+        ("access", "allow-list", "\"allow-list\""),
+        ("allow_list", "/list", "\"/list\""),
+        (
+            "revoked_invites",
+            "000g40r40m30e209,0000000000000000",
+            "[\"000g40r40m30e209\", \"0000000000000000\"]",
+        ),
         ("json", "true", "true"),
         ("log", "debug", "\"debug\""),
         ("log_format", "json", "\"json\""),
@@ -636,6 +739,34 @@ mod tests {
         assert!(failure("echo_port = 70000\n").contains("a port number is expected"));
         assert!(failure("admin = \"0.0.0.0:9464\"\n").contains("ssh -L"));
         assert!(failure("websocket = \"443\"\n").contains("an address with a port is expected"));
+    }
+
+    #[test]
+    fn who_is_hosted_is_read_from_a_list() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("list");
+        let access = |mode: &str| {
+            let list = format!("--allow-list={}", path.display());
+            resolve(&[&format!("--access={mode}"), &list], "").unwrap().with_access()
+        };
+        assert!(matches!(access("open").unwrap().config.access, Access::Open));
+        assert!(matches!(access("invite").unwrap().config.access, Access::Invite { .. }));
+        let why = |mode| format!("{:?}", access(mode).unwrap_err());
+        assert!(why("allow-list").contains("cannot read the list"), "{}", why("allow-list"));
+        let somebody = halloo_wire::Fingerprint::from_bytes([7; 30]);
+        std::fs::write(&path, format!("# friends\n\n{somebody} # Anna\n{somebody}\n")).unwrap();
+        let Access::AllowList(list) = access("allow-list").unwrap().config.access else { panic!() };
+        assert!(list.contains(&somebody) && list.len() == 1);
+        std::fs::write(&path, format!("{somebody}\n# but\nnobody\n")).unwrap();
+        assert!(why("allow-list").contains("list: line 3: "), "{}", why("allow-list"));
+        let without = resolve(&["--access=allow-list"], "").unwrap().with_access();
+        assert!(format!("{:?}", without.unwrap_err()).contains("needs allow_list"));
+    }
+
+    #[test]
+    fn a_mistyped_invite_is_not_taken_back_in_silence() {
+        assert!(failure("revoked_invites = [\"000g\"]\n").contains("an invite's id 16"));
+        assert!(failure("access = \"closed\"\n").contains("allow-list"));
     }
 
     #[test]

@@ -150,6 +150,28 @@ impl fmt::Display for Switch {
     }
 }
 
+/// Whom the peer hosts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "kebab-case")]
+pub(super) enum AccessMode {
+    /// Everybody.
+    Open,
+    /// Those with an invite.
+    Invite,
+    /// Those on a list.
+    AllowList,
+}
+
+impl fmt::Display for AccessMode {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Open => "open",
+            Self::Invite => "invite",
+            Self::AllowList => "allow-list",
+        })
+    }
+}
+
 macro_rules! from_string {
     ($($name:ident)+) => {$(
         impl TryFrom<String> for $name {

@@ -138,6 +138,11 @@ impl Core {
         if register.instance.is_some_and(|meant| meant != self.instance) {
             return Err(PeerError::InstanceChanged { instance: self.instance });
         }
+        self.admission.ask(&key.0, register.invite.as_ref()).inspect_err(|e| {
+            if matches!(e, PeerError::NotAdmitted(_)) {
+                self.counters.not_admitted.add(1);
+            }
+        })?;
         let mut is_new = false;
         let make = || {
             is_new = true;

@@ -97,6 +97,11 @@ pub const MAX_RELAY_BATCH: u32 = 64 << 10;
 /// its earlier runs have left. One more takes the place of the one that was silent the longest.
 pub const CHANNELS_PER_CAPABILITY: usize = 4;
 
+/// Identities on a list of those who may be hosted: 30 MB.
+pub const MAX_ALLOWED: usize = 1_000_000;
+/// Invites of which the peer remembers who was the first to use them; the memory cap may allow less.
+pub const MAX_INVITES_IN_USE: usize = 1 << 20;
+
 // `given` in a published bundle is a bit set of 64.
 const _: () = assert!(MAX_ONE_TIME_KEYS <= 64);
 

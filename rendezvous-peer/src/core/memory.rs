@@ -32,8 +32,8 @@ pub(super) struct Memory {
 /// What bytes are for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum For {
-    /// Relay channels, which have limits of their own.
-    Relay,
+    /// What has a limit of its own: relay channels, invites in use.
+    Bounded,
     /// A device of this network: its row, what contacts left for it.
     Device(Network),
     /// What strangers left for a device of this network.
@@ -89,7 +89,7 @@ impl Memory {
     fn counters(&self, purpose: For) -> impl Iterator<Item = (&AtomicUsize, usize)> {
         let cap = self.cap();
         let (network, strangers) = match purpose {
-            For::Relay => (None, false),
+            For::Bounded => (None, false),
             For::Device(network) => (Some(network), false),
             For::Strangers(network) => (Some(network), true),
         };
@@ -168,9 +168,9 @@ mod tests {
     #[test]
     fn a_dropped_charge_gives_its_bytes_back() {
         let memory = memory(100);
-        let a = memory.charge(60, For::Relay).unwrap();
-        assert!(memory.charge(41, For::Relay).is_none());
-        let b = memory.charge(40, For::Relay).unwrap();
+        let a = memory.charge(60, For::Bounded).unwrap();
+        assert!(memory.charge(41, For::Bounded).is_none());
+        let b = memory.charge(40, For::Bounded).unwrap();
         assert_eq!(memory.used(), 100);
         drop(a);
         assert_eq!((memory.used(), b.bytes()), (40, 40));
@@ -179,18 +179,18 @@ mod tests {
     #[test]
     fn a_lower_cap_throws_nothing_out() {
         let memory = memory(100);
-        let a = memory.charge(60, For::Relay).unwrap();
+        let a = memory.charge(60, For::Bounded).unwrap();
         memory.set_caps(50, 50);
         assert_eq!((memory.used(), memory.cap()), (60, 50));
-        assert!(memory.charge(1, For::Relay).is_none());
+        assert!(memory.charge(1, For::Bounded).is_none());
         drop(a);
-        assert!(memory.charge(50, For::Relay).is_some());
+        assert!(memory.charge(50, For::Bounded).is_some());
     }
 
     #[test]
     fn a_charge_that_cannot_grow_stays_as_it_is() {
         let memory = memory(100);
-        let mut a = memory.charge(60, For::Relay).unwrap();
+        let mut a = memory.charge(60, For::Bounded).unwrap();
         assert!(!a.resize(101));
         assert_eq!((a.bytes(), memory.used()), (60, 60));
         assert!(a.resize(100) && a.resize(10));
@@ -204,7 +204,7 @@ mod tests {
             let workers: Vec<_> = (0..4)
                 .map(|_| {
                     s.spawn(|| {
-                        (0..1000).filter_map(|_| memory.charge(7, For::Relay)).collect::<Vec<_>>()
+                        (0..1000).filter_map(|_| memory.charge(7, For::Bounded)).collect::<Vec<_>>()
                     })
                 })
                 .collect();

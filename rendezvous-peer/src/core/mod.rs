@@ -7,7 +7,7 @@
 //!
 //! 1. a shard of `conns`,
 //! 2. a shard of `rows`,
-//! 3. the small ones: the limits, the random generator, the ring of incidents, the keys of the tables
+//! 3. the small ones: the limits, whom the peer hosts and who uses which invite, the random generator, the ring of incidents, the keys of the tables
 //!    of networks, a shard of a table of shares, a shard of the relay's channels, the queue of rings
 //!    to be repeated.
 //!
@@ -24,6 +24,7 @@
 //! takes them. What waits to be pushed stays in the mailbox, so a slow reader costs no memory and
 //! misses nothing.
 
+mod access;
 mod calls;
 mod cookie;
 mod datagrams;
@@ -50,11 +51,13 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
 use dashmap::DashMap;
+use halloo_identity::InviteKey;
 use halloo_wire::peer::{PeerError, Push, Request, Response};
 use halloo_wire::{DecodeError, DeviceId, Fingerprint, InstanceId};
 use rand_chacha::ChaCha20Rng;
 use rand_chacha::rand_core::{Rng, SeedableRng};
 
+use self::access::Admission;
 use self::echo::Echo;
 use self::incidents::Incidents;
 use self::limits::CONNECTION_COST;
@@ -67,6 +70,7 @@ use self::stats::Counters;
 use self::table::Table;
 use crate::redacted::Redacted;
 
+pub use self::access::{Access, AllowList, AllowListError};
 pub use self::echo::Answer;
 pub use self::incidents::{Incident, IncidentKind};
 pub use self::inspect::{EnvelopeView, RowView};
@@ -150,6 +154,7 @@ struct Conn {
 /// The table of a rendezvous peer.
 pub struct Core {
     limits: RwLock<Limits>,
+    admission: Admission,
     instance: InstanceId,
     conns: DashMap<ConnId, Conn>,
     rows: Table,
@@ -195,8 +200,10 @@ impl Core {
         let echo = Echo::new(key(), key(), now);
         let relay = RelayKeys { shares: key(), sources: key(), cookies: key() };
         let parking = Parking::new(key(), now);
+        let memory = Memory::new(limits.memory, limits.memory_per_source, key());
         Ok(Self {
             limits: RwLock::new(limits),
+            admission: Admission::new(&memory),
             instance,
             conns: DashMap::new(),
             rows: Table::new(),
@@ -208,7 +215,7 @@ impl Core {
             echo_port: None,
             relay: Relay::new(relay, now),
             parking,
-            memory: Memory::new(limits.memory, limits.memory_per_source, key()),
+            memory,
             rng: Mutex::new(rng),
             incidents: Mutex::new(Incidents::new(limits.incidents)),
             counters: Counters::default(),
@@ -220,6 +227,25 @@ impl Core {
     #[must_use]
     pub fn with_echo_port(self, echo_port: Option<u16>) -> Self {
         Self { echo_port, ..self }
+    }
+
+    /// Knows the invites that were made with a key. Without one, none is good.
+    #[must_use]
+    pub fn with_invites(mut self, key: InviteKey) -> Self {
+        self.admission.set_key(key);
+        self
+    }
+
+    /// Changes whom the peer hosts; everybody, at first. Registrations that are there stay until they
+    /// would be renewed, and it is remembered who has used which invite.
+    pub fn set_access(&self, access: Access) {
+        self.admission.set(access);
+    }
+
+    /// Tells what the clock on the wall says, which only invites are measured by. To be called before
+    /// the first registration and every few seconds.
+    pub fn tell_time(&self, unix_s: u64) {
+        self.admission.tell_time(unix_s);
     }
 
     /// This run of the peer.
@@ -384,6 +410,7 @@ impl Core {
         self.counters.expired.add(expired.envelopes);
         self.counters.forgotten.add(expired.registrations);
         self.counters.channels_silent.add(expired.channels);
+        self.admission.sweep();
         self.rotate_keys(now);
         expired
     }
@@ -412,6 +439,7 @@ impl Core {
         Stats {
             connections: self.connections.load(Ordering::Relaxed),
             registrations: self.registrations.load(Ordering::Relaxed),
+            invites_in_use: self.admission.in_use(),
             channels: self.relay.len(),
             memory_used: self.memory.used(),
             memory_cap: self.memory.cap(),

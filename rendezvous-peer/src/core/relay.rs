@@ -139,7 +139,7 @@ impl Relay {
         let made = || {
             let source = Prefix::of(caller.address());
             let share = self.shares.take(source, limits.relay_channels_per_source)?;
-            let Some(charge) = memory.charge(CHANNEL_COST, For::Relay) else {
+            let Some(charge) = memory.charge(CHANNEL_COST, For::Bounded) else {
                 self.shares.give_back(share);
                 return None;
             };

@@ -26,6 +26,8 @@ macro_rules! counters {
             pub connections: usize,
             /// Devices registered.
             pub registrations: usize,
+            /// Invites that somebody has made theirs by using them first.
+            pub invites_in_use: usize,
             /// Relay channels at the moment.
             pub channels: usize,
             /// Bytes charged to the memory cap.
@@ -47,6 +49,7 @@ macro_rules! counters {
                         .collect(),
                     connections: 0,
                     registrations: 0,
+                    invites_in_use: 0,
                     channels: 0,
                     memory_used: 0,
                     memory_cap: 0,
@@ -64,6 +67,8 @@ counters! {
     connections_moved,
     /// Registrations made or renewed.
     registered,
+    /// Registrations refused because the peer does not host everybody.
+    not_admitted,
     /// Bundles published.
     published,
     /// Look-ups answered with a bundle.

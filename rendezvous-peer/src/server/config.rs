@@ -10,7 +10,7 @@ use halloo_identity::HostError;
 use halloo_transport::BindError;
 
 use super::PublicHost;
-use crate::core::{Limits, LimitsError};
+use crate::core::{Access, Limits, LimitsError};
 use crate::keyfile::KeyError;
 
 /// What a rendezvous peer is started with.
@@ -31,6 +31,8 @@ pub struct Config {
     pub limits: Limits,
     /// How long a stopping peer lets its connections fetch what waits and leave by themselves.
     pub drain: Duration,
+    /// Whom the peer hosts.
+    pub access: Access,
 }
 
 impl Config {
@@ -44,6 +46,7 @@ impl Config {
             data_dir: data_dir.into(),
             limits: Limits::default(),
             drain: Duration::from_secs(3),
+            access: Access::Open,
         }
     }
 }

@@ -13,7 +13,7 @@ mod monitor;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use dashmap::DashMap;
 use halloo_identity::{HostError, PeerAddress, PeerHost, PeerKey};
@@ -28,7 +28,8 @@ use tokio_util::task::TaskTracker;
 
 use self::forwarder::Forwarder;
 use crate::core::{
-    ConnId, Core, Expired, Incident, Limits, LimitsError, Millis, Outcome, Ring, RowView, Stats,
+    Access, ConnId, Core, Expired, Incident, Limits, LimitsError, Millis, Outcome, Ring, RowView,
+    Stats,
 };
 use crate::keyfile;
 
@@ -72,7 +73,9 @@ pub async fn start(config: Config) -> Result<RunningPeer, StartError> {
     let tunnels = tunnels(&config, local, &key)?;
     let echo_port = second_port(&config, &endpoint);
     let core = Core::new(config.limits, InstanceId(instance), seed, clock.now())?;
-    let core = Arc::new(core.with_echo_port(echo_port));
+    let core = Arc::new(core.with_echo_port(echo_port).with_invites(key.invite_key()));
+    core.set_access(config.access.clone());
+    core.tell_time(wall_clock());
     endpoint.set_forwarder(Arc::new(Forwarder { core: Arc::clone(&core), clock }));
     let shared = Arc::new(Shared {
         core,
@@ -223,6 +226,11 @@ impl RunningPeer {
     /// [`LimitsError`] when the limits cannot work together; nothing has changed then.
     pub fn set_limits(&self, limits: Limits) -> Result<(), LimitsError> {
         self.shared.core.set_limits(limits)
+    }
+
+    /// Changes whom the peer hosts, as [`Core::set_access`] does.
+    pub fn set_access(&self, access: Access) {
+        self.shared.core.set_access(access);
     }
 
     /// Changes how long the peer, when it stops, lets its connections leave by themselves.
@@ -397,6 +405,11 @@ async fn accept_loop(shared: Arc<Shared>) {
     }
 }
 
+/// What the clock on the wall says, Unix seconds.
+fn wall_clock() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
+}
+
 async fn expiry_loop(shared: Arc<Shared>) {
     let mut tick = interval(EXPIRY_TICK);
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -405,6 +418,7 @@ async fn expiry_loop(shared: Arc<Shared>) {
             () = shared.stop.cancelled() => break,
             _ = tick.tick() => {}
         }
+        shared.core.tell_time(wall_clock());
         let expired = shared.core.expire(shared.clock.now());
         if expired != Expired::default() {
             let Expired { envelopes, registrations, channels } = expired;

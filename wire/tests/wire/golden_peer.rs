@@ -1,13 +1,15 @@
 //! Golden bytes between a node and a rendezvous peer; `golden.rs` says what that means.
 
 use halloo_wire::envelope::Lane;
+use halloo_wire::invite::InviteHead;
 use halloo_wire::peer::{
     Attested, Call, Callee, Control, DropEnvelope, Found, Grant, Knock, KnockMessage, Knocked,
-    LookUp, Page, Parked, PeerError, Publication, Push, Receipt, Register, Registered, Request,
-    Response, Waiting,
+    LookUp, NotAdmitted, Page, Parked, PeerError, Publication, Push, Receipt, Register, Registered,
+    Request, Response, Waiting,
 };
 use halloo_wire::{
-    CapabilityId, CapabilityToken, ChannelId, DeviceId, EnvelopeId, InstanceId, RowId, SessionId,
+    CapabilityId, CapabilityToken, ChannelId, DeviceId, EnvelopeId, InstanceId, Invite, InviteId,
+    RowId, SessionId,
 };
 
 use crate::golden::{addr, alice};
@@ -39,6 +41,20 @@ fn requests() {
                         counter: 300,
                         instance: Some(instance()),
                         grants: Vec::new(),
+                        invite: None,
+                    }),
+                ),
+            ),
+            (
+                "register/with an invite",
+                request(
+                    None,
+                    Call::Register(Register {
+                        device: DeviceId::FIRST,
+                        counter: 300,
+                        instance: None,
+                        grants: Vec::new(),
+                        invite: Some(invite()),
                     }),
                 ),
             ),
@@ -204,6 +220,30 @@ fn responses() {
             ("refused/too many capabilities", refused(PeerError::TooManyCapabilities)),
             ("refused/draining", refused(PeerError::Draining)),
             (
+                "refused/not admitted/invite missing",
+                refused(PeerError::NotAdmitted(NotAdmitted::InviteMissing)),
+            ),
+            (
+                "refused/not admitted/invite invalid",
+                refused(PeerError::NotAdmitted(NotAdmitted::InviteInvalid)),
+            ),
+            (
+                "refused/not admitted/invite expired",
+                refused(PeerError::NotAdmitted(NotAdmitted::InviteExpired)),
+            ),
+            (
+                "refused/not admitted/invite revoked",
+                refused(PeerError::NotAdmitted(NotAdmitted::InviteRevoked)),
+            ),
+            (
+                "refused/not admitted/invite taken",
+                refused(PeerError::NotAdmitted(NotAdmitted::InviteTaken)),
+            ),
+            (
+                "refused/not admitted/not listed",
+                refused(PeerError::NotAdmitted(NotAdmitted::NotListed)),
+            ),
+            (
                 "parked",
                 Response::Parked(Parked { row: RowId(0x070c_cc0d_abcd_14d8), silence_s: 180 }),
             ),
@@ -288,6 +328,12 @@ fn knock() -> Knock {
         datagrams: vec![],
         message: None,
     }
+}
+
+/// For whoever uses it first, until 2033-05-18.
+fn invite() -> Invite {
+    let head = InviteHead { bound: false, id: InviteId([0x1a; 10]), expires: 2_000_000_000 };
+    Invite::new(&head, &[0x7a; 15])
 }
 
 fn instance() -> InstanceId {

@@ -220,7 +220,8 @@ fn unknown_control_messages_are_refused() {
     let unknown = Err(Invalid("control message"));
     assert_eq!(Request::decode(&[0, 11]), unknown);
     assert_eq!(Response::decode(&[8]).map(drop), unknown.map(drop));
-    assert_eq!(Response::decode(&[6, 15]).map(drop), Err(Invalid("control message")));
+    assert_eq!(Response::decode(&[6, 16]).map(drop), Err(Invalid("control message")));
+    assert_eq!(Response::decode(&[6, 15, 6]).map(drop), Err(Invalid("control message")));
     assert_eq!(Push::decode(&[5]).map(drop), Err(Invalid("control message")));
     assert_eq!(Request::decode(&[2]).map(drop), Err(Invalid("control message")), "no such option");
 }
@@ -248,7 +249,8 @@ fn calls_that_need_a_session_are_not_early_data_for_strangers() {
             "knock/hidden",
             "knock/with everything",
             "look up",
-            "register"
+            "register",
+            "register/with an invite"
         ]
     );
 }

@@ -5,6 +5,7 @@ mod golden;
 mod golden_datagram;
 mod golden_file;
 mod golden_peer;
+mod invites;
 mod limits;
 mod limits_datagram;
 mod limits_peer;

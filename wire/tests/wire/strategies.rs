@@ -16,15 +16,16 @@ use halloo_wire::limits::{
 use halloo_wire::node::{ChannelName, NodeFrame};
 use halloo_wire::parked::{Keepalive, RING_BYTES, RingPart, Word};
 use halloo_wire::peer::{
-    Attested, Call, Callee, DropEnvelope, Found, Grant, Knock, KnockMessage, Knocked, LookUp, Page,
-    Parked, PeerError, Publication, Push, Receipt, Register, Registered, Request, Response,
-    Waiting,
+    Attested, Call, Callee, DropEnvelope, Found, Grant, Knock, KnockMessage, Knocked, LookUp,
+    NotAdmitted, Page, Parked, PeerError, Publication, Push, Receipt, Register, Registered,
+    Request, Response, Waiting,
 };
 use halloo_wire::peer_datagram::{EchoAnswer, PeerDatagram};
 use halloo_wire::prekey::{Introduction, PrekeyBundle};
 use halloo_wire::{
     CapabilityId, CapabilityToken, ChannelId, DeviceId, EnvelopeId, Fingerprint, InstanceId,
-    MessageId, Nonce, PeerFingerprint, RoundId, RowId, Seq, SessionId, StreamId, Transcript,
+    Invite, MessageId, Nonce, PeerFingerprint, RoundId, RowId, Seq, SessionId, StreamId,
+    Transcript,
 };
 use proptest::collection::vec;
 use proptest::option;
@@ -42,11 +43,14 @@ fn grant() -> impl Strategy<Value = Grant> {
 fn call() -> impl Strategy<Value = Call> {
     let to = || (fingerprint(), device());
     prop_oneof![
-        (device(), any::<u64>(), option::of(instance()), vec(grant(), 0..3)).prop_map(
-            |(device, counter, instance, grants)| {
-                Call::Register(Register { device, counter, instance, grants })
-            }
-        ),
+        (
+            (device(), any::<u64>(), option::of(instance())),
+            vec(grant(), 0..3),
+            option::of(invite())
+        )
+            .prop_map(|((device, counter, instance), grants, invite)| {
+                Call::Register(Register { device, counter, instance, grants, invite })
+            }),
         (any::<u64>(), bytes(200), vec(any::<[u8; 32]>(), 0..=MAX_ONE_TIME_KEYS)).prop_map(
             |(seq, bundle, one_time_keys)| {
                 Call::Publish(Publication { seq, bundle, one_time_keys })
@@ -66,6 +70,10 @@ fn call() -> impl Strategy<Value = Call> {
         attested().prop_map(Call::Attest),
         Just(Call::Park),
     ]
+}
+
+pub(crate) fn invite() -> impl Strategy<Value = Invite> {
+    any::<[u8; 30]>().prop_map(Invite::from_bytes)
 }
 
 fn knock() -> impl Strategy<Value = Knock> {
@@ -173,6 +181,7 @@ fn peer_error() -> impl Strategy<Value = PeerError> {
         instance().prop_map(|instance| PeerError::InstanceChanged { instance }),
         instance().prop_map(|instance| PeerError::UnknownRecipient { instance }),
         any::<u32>().prop_map(|retry_after_ms| PeerError::RateLimited { retry_after_ms }),
+        select(NotAdmitted::ALL.to_vec()).prop_map(PeerError::NotAdmitted),
     ]
 }
 

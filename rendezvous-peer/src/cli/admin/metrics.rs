@@ -18,10 +18,11 @@ pub(super) const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0
 
 /// Each counter of a [`Status`] with the name and the help of its metric. `_total` is added.
 #[rustfmt::skip]
-const COUNTERS: [(&str, &str, &str); 37] = [
+const COUNTERS: [(&str, &str, &str); 38] = [
     ("connected", "rdv_connections_welcomed", "Connections welcomed"),
     ("connections_moved", "rdv_connections_moved", "Connections that have attested another address than their handshake's"),
     ("registered", "rdv_registrations_made", "Registrations made or renewed"),
+    ("not_admitted", "rdv_registrations_not_admitted", "Registrations refused because the peer does not host everybody"),
     ("forgotten", "rdv_registrations_forgotten", "Registrations forgotten because nobody came back"),
     ("published", "rdv_bundles_published", "Prekey bundles published"),
     ("looked_up", "rdv_lookups", "Look-ups answered with a bundle"),
@@ -89,6 +90,8 @@ impl Collector for Scrape {
             let limit = format!("{what}, at most");
             out.gauge(&format!("rdv_{name}_limit"), &limit, level.limit)?;
         }
+        let invites = "Invites that somebody has made theirs by using them first";
+        out.gauge("rdv_invites_in_use", invites, status.invites_in_use)?;
         let tunnels = "Tunnels through WebSockets";
         out.gauge("rdv_websocket_tunnels", tunnels, status.websocket_tunnels)?;
         for (counter, name, help) in COUNTERS {

@@ -38,6 +38,7 @@ pub(in crate::cli) fn sections(status: &Status) -> Vec<Section> {
             vec![
                 ("connections welcomed", count("connected")),
                 ("registrations made", count("registered")),
+                ("registrations not admitted", count("not_admitted")),
                 ("look-ups answered", count("looked_up")),
                 ("envelopes accepted", count("dropped")),
                 ("envelopes acknowledged", count("acknowledged")),

@@ -40,6 +40,9 @@ pub(in crate::cli) struct Status {
     pub(in crate::cli) websocket_tunnels: u64,
     /// Registered devices.
     pub(in crate::cli) registrations: Level,
+    /// Invites that somebody has made theirs by using them first.
+    #[serde(default)]
+    pub(in crate::cli) invites_in_use: u64,
     /// Relay channels.
     pub(in crate::cli) relay_channels: Level,
     /// Bytes of the table and the mailboxes.
@@ -148,6 +151,7 @@ impl Status {
             connections: level(stats.connections, limits.connections),
             websocket_tunnels: tunnels.open as u64,
             registrations: level(stats.registrations, limits.registrations),
+            invites_in_use: stats.invites_in_use as u64,
             relay_channels: level(stats.channels, limits.relay_channels),
             memory_bytes: level(stats.memory_used, stats.memory_cap),
             process: Process::this(),
@@ -160,8 +164,8 @@ impl Status {
 
 /// Every counter by its name.
 fn counters(stats: &Stats, tunnels: ListenerStats) -> BTreeMap<String, u64> {
-    const LEVELS: [&str; 5] =
-        ["connections", "registrations", "channels", "memory_used", "memory_cap"];
+    const LEVELS: [&str; 6] =
+        ["connections", "registrations", "invites_in_use", "channels", "memory_used", "memory_cap"];
     let mut counters = BTreeMap::from([
         ("websocket_tunnels".to_owned(), tunnels.tunnels),
         ("websocket_pages".to_owned(), tunnels.pages),

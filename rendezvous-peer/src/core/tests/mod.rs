@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used)]
 
+mod access;
 mod echo;
 mod knocks;
 mod mail;
@@ -121,6 +122,7 @@ impl World {
             counter,
             instance: Some(INSTANCE),
             grants: Vec::new(),
+            invite: None,
         })
     }
 

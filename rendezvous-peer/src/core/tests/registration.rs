@@ -26,8 +26,13 @@ fn a_connection_can_be_named_once_after_its_welcome() {
 fn a_certificate_registers_no_other_device() {
     let mut w = World::new();
     let conn = w.connect(Some(ALICE));
-    let other =
-        Register { device: DeviceId(2), counter: 1, instance: Some(INSTANCE), grants: Vec::new() };
+    let other = Register {
+        device: DeviceId(2),
+        counter: 1,
+        instance: Some(INSTANCE),
+        grants: Vec::new(),
+        invite: None,
+    };
     let answer = w.ask(conn, None, Call::Register(other));
     assert_eq!(answer, Response::Refused(PeerError::NoCertificate));
 }
@@ -41,6 +46,7 @@ fn a_registration_for_an_earlier_run_is_refused() {
         counter: 1,
         instance: Some(InstanceId([1; 16])),
         grants: Vec::new(),
+        invite: None,
     };
     let expected = PeerError::InstanceChanged { instance: INSTANCE };
     assert_eq!(w.ask(conn, None, Call::Register(old)), Response::Refused(expected));

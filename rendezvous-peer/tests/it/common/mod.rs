@@ -338,6 +338,7 @@ impl Line {
             counter,
             instance: Some(self.instance),
             grants: Vec::new(),
+            invite: None,
         })
     }
 
