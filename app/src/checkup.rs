@@ -192,19 +192,23 @@ fn tcp_help(p: &PeerReport) -> Option<&'static str> {
 }
 
 fn of_registration(p: &PeerReport, peer: &str) -> Check {
-    let (ok, what, help) = match p.registered {
-        Some(r) => {
+    let (ok, what, help) = match (p.registered, p.not_admitted) {
+        (Some(r), _) => {
             let what = format!("registered at {peer} over {}, seen as {}", r.over, r.observed);
             let late = r.over == Carrier::Tcp && p.udp.is_answered();
             let help = "UDP works by now, which direct paths need: start the node again";
             (!late, what, late.then_some(help))
         }
-        None if p.udp.is_answered() || p.tcp.is_answered() => (
+        (None, Some(why)) => {
+            let what = format!("{peer} does not host this node: {why}");
+            (false, what, Some(tell::admission_help(tell::not_admitted(why))))
+        }
+        (None, None) if p.udp.is_answered() || p.tcp.is_answered() => (
             false,
             format!("not registered at {peer}, though it answers"),
             Some("try again in a minute; halloo listen -v shows what it says"),
         ),
-        None => (
+        (None, None) => (
             false,
             format!("not registered at {peer}: others cannot reach you, and nothing is lost"),
             None,
@@ -213,7 +217,10 @@ fn of_registration(p: &PeerReport, peer: &str) -> Check {
     Check {
         ok: Some(ok),
         help: help.map(str::to_owned),
-        figures: figures(serde_json::to_value(p.registered).unwrap_or_default()),
+        figures: match p.not_admitted {
+            Some(why) => figures(json!({ "not_admitted": tell::not_admitted(why) })),
+            None => figures(serde_json::to_value(p.registered).unwrap_or_default()),
+        },
         ..check("registered", what)
     }
 }
@@ -332,6 +339,7 @@ mod tests {
                 over: if udp.is_answered() { Carrier::Udp } else { Carrier::Tcp },
                 observed: "203.0.113.5:51000".parse().unwrap(),
             }),
+            not_admitted: None,
             udp,
             tcp,
             second_port: Some(444),
@@ -391,6 +399,21 @@ mod tests {
         assert!(udp.help.as_ref().unwrap().contains("the peer may be down"), "{udp:?}");
         assert_eq!(named(&down, "registered").ok, Some(false));
         assert_eq!(named(&down, "nat").ok, None, "nothing is known of the network");
+    }
+
+    #[test]
+    fn who_is_not_hosted_hears_why() {
+        let refused = PeerReport {
+            registered: None,
+            not_admitted: Some(halloo::NotAdmitted::InviteExpired),
+            ..peer(answered(), answered())
+        };
+        let checks = of_peer(&refused);
+        let registered = named(&checks, "registered");
+        assert_eq!(registered.ok, Some(false));
+        assert!(registered.what.contains("the invite has expired"), "{}", registered.what);
+        assert!(registered.help.as_ref().unwrap().contains("halloo init --invite"));
+        assert_eq!(registered.figures["not_admitted"], "invite-expired");
     }
 
     #[test]

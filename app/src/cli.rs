@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use clap::builder::styling::{AnsiColor, Styles};
 use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
-use halloo::{DirectPolicy, PeerAddress};
+use halloo::{DirectPolicy, Invite, PeerAddress};
 
 use crate::duration;
 
@@ -172,6 +172,10 @@ pub(crate) struct InitArgs {
     /// The rendezvous peer where you can be reached: HOST[:PORT] or halloo-peer://HOST[:PORT]/KEY
     #[arg(long, env = "HALLOO_PEER", value_name = "PEER", hide_env_values = true)]
     pub(crate) peer: Option<PeerAddress>,
+    /// The invite of the peer's operator, when the peer hosts only those who have one. Also later, and
+    /// while the node runs
+    #[arg(long, env = "HALLOO_INVITE", value_name = "INVITE", hide_env_values = true)]
+    pub(crate) invite: Option<Invite>,
     /// The name that you give yourself when you ask others
     #[arg(long)]
     pub(crate) name: Option<String>,

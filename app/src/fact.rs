@@ -46,6 +46,8 @@ pub(crate) enum Fact {
     Offline { peer: String, why: String },
     /// A peer shows another key than before.
     PeerKeyChanged { peer: String, expected: String, found: String },
+    /// The node's own peer does not host it.
+    NotAdmitted { peer: String, code: String, why: String },
     /// Somebody wants to talk.
     Request { from: String, fingerprint: String, given_name: String, note: String },
     /// A contact is accepted, by us or by them.

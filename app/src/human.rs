@@ -24,7 +24,10 @@ pub(crate) fn fact(fact: &Fact, p: Palette) -> Option<String> {
             format!("{} {} ({} KiB)", p.green("✓"), line(file), bytes.div_ceil(1024))
         }
         // Said on standard error, by the alarm and by the commands themselves.
-        Fact::Ready(_) | Fact::PeerKeyChanged { .. } | Fact::Progress(_) => return None,
+        Fact::Ready(_)
+        | Fact::PeerKeyChanged { .. }
+        | Fact::NotAdmitted { .. }
+        | Fact::Progress(_) => return None,
         Fact::Online { peer } => p.dim(&format!("· online at {}", line(peer))),
         Fact::Offline { peer, why } => {
             p.yellow(&format!("· not reachable through {}: {}", line(peer), block(why)))

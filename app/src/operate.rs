@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use halloo::{
-    Address, Contact, Cursor, EventStream, Fingerprint, Node, SafetyCheck, SafetyState,
+    Address, Contact, Cursor, EventKind, EventStream, Fingerprint, Node, SafetyCheck, SafetyState,
     SendOptions, TypedCode,
 };
 use tokio::sync::mpsc;
@@ -36,7 +36,7 @@ pub(crate) struct Operator {
     /// Comparisons that commands began here, by contact: confirming needs the one that showed the
     /// code. At most one for each contact.
     checks: Mutex<HashMap<Fingerprint, Check>>,
-    /// Peers that show a changed key at the moment, and what is in the way to contacts, so that a
+    /// Peers that show a changed key at the moment or do not host the node, and what is in the way to contacts, so that a
     /// command that comes later hears it too. At most one entry for each peer and each contact.
     alarms: Arc<Mutex<BTreeMap<String, Fact>>>,
     alarm_watch: JoinHandle<()>,
@@ -48,8 +48,15 @@ impl Operator {
     /// # Errors
     /// When the node's store cannot be read.
     pub(crate) async fn new(node: Node, hosted_by: HostKind) -> Result<Arc<Self>, Failure> {
-        let alarms = Arc::new(Mutex::new(BTreeMap::new()));
+        let alarms: Arc<Mutex<BTreeMap<String, Fact>>> = Arc::default();
         let events = node.events_from_now().await?;
+        // What was told before that is not told again soon.
+        if let Some(why) = node.not_admitted() {
+            let peer = node.address().await?.peer;
+            let alarm =
+                tell::event(&node, EventKind::NotAdmitted { peer: peer.clone(), why }).await;
+            lock(&alarms).insert(admission(&peer.to_string()), alarm);
+        }
         let alarm_watch = tokio::spawn(watch_keys(node.clone(), events, alarms.clone()));
         Ok(Arc::new(Self { node, hosted_by, checks: Mutex::default(), alarms, alarm_watch }))
     }
@@ -164,6 +171,10 @@ impl Operator {
             }
             Request::BackUp { file, passphrase, replace } => {
                 self.node.back_up(&file, &passphrase.key(), replace).await?;
+                Ok(Reply::Done)
+            }
+            Request::Invite { invite } => {
+                self.node.set_invite(&invite.0).await?;
                 Ok(Reply::Done)
             }
             Request::Perf { to, direction, duration_ms } => {
@@ -297,7 +308,14 @@ async fn watch_keys(
     while let Ok(event) = events.next().await {
         match tell::event(&node, event.kind).await {
             Fact::Online { peer } => {
-                lock(&alarms).remove(&peer);
+                let mut alarms = lock(&alarms);
+                alarms.remove(&admission(&peer));
+                alarms.remove(&peer);
+            }
+            alarm @ Fact::NotAdmitted { .. } => {
+                if let Fact::NotAdmitted { peer, .. } = &alarm {
+                    lock(&alarms).insert(admission(peer), alarm.clone());
+                }
             }
             Fact::AtPeer { to, .. } | Fact::Delivered { to, .. } => {
                 lock(&alarms).remove(&about(&to));
@@ -318,6 +336,11 @@ async fn watch_keys(
             _ => {}
         }
     }
+}
+
+/// The key of what a peer says that does not host us. No peer is named like this.
+fn admission(peer: &str) -> String {
+    format!("at {peer}")
 }
 
 /// The key of what is in the way to a contact. No peer is named like this.

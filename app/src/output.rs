@@ -7,7 +7,7 @@ use serde::Serialize;
 use crate::cli::{ColorChoice, Global};
 use crate::fact::{Fact, Line, SCHEMA};
 use crate::failure::Failure;
-use crate::{human, text};
+use crate::{human, tell, text};
 
 /// How the program speaks.
 #[derive(Debug, Clone, Copy)]
@@ -122,6 +122,12 @@ impl Out {
     pub(crate) fn alarm(&self, fact: &Fact) {
         if self.json {
             return self.talk_raw(&json(&Line::of(fact.clone())));
+        }
+        if let Fact::NotAdmitted { peer, code, why } = fact {
+            let (peer, why) = (text::line(peer), text::line(why));
+            let head = format!("! {peer} does not host you: {why}. Others cannot reach you there");
+            self.talk_raw(&self.talk.red(&head));
+            self.talk_raw(&format!("  try: {}", tell::admission_help(code)));
         }
         if let Fact::PeerKeyChanged { peer, expected, found } = fact {
             let peer = text::line(peer);

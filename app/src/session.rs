@@ -5,7 +5,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use halloo::{Fingerprint, MessageId};
+use halloo::{Fingerprint, Invite, MessageId};
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
@@ -114,6 +114,11 @@ impl Session {
     ) -> Result<(), Failure> {
         let request = Request::BackUp { file: file.to_owned(), passphrase, replace };
         ask!(self, request, Reply::Done => ())
+    }
+
+    /// Gives the node an invite for its rendezvous peer.
+    pub(crate) async fn set_invite(&self, invite: &Invite) -> Result<(), Failure> {
+        ask!(self, Request::Invite { invite: Id(*invite) }, Reply::Done => ())
     }
 
     /// Takes a message back that has not left.

@@ -1,8 +1,8 @@
 //! The library's values as facts.
 
 use halloo::{
-    Address, Contact, ContactState, Delivery, EventKind, Fingerprint, HistoryItem, Node, Path,
-    SafetyState,
+    Address, Contact, ContactState, Delivery, EventKind, Fingerprint, HistoryItem, Node,
+    NotAdmitted, Path, SafetyState,
 };
 
 use crate::control::protocol::Said;
@@ -18,6 +18,11 @@ pub(crate) async fn event(node: &Node, kind: EventKind) -> Fact {
             peer: peer.to_string(),
             expected: expected.to_string(),
             found: found.to_string(),
+        },
+        EventKind::NotAdmitted { peer, why } => Fact::NotAdmitted {
+            peer: peer.to_string(),
+            code: not_admitted(why).to_owned(),
+            why: why.to_string(),
         },
         EventKind::Request { from, name: given_name, note } => Fact::Request {
             from: name(node, &from).await,
@@ -67,6 +72,29 @@ pub(crate) async fn event(node: &Node, kind: EventKind) -> Fact {
         }
         EventKind::Lagged { dropped } => Fact::Lagged { dropped },
         other => Fact::Other { what: format!("{other:?}") },
+    }
+}
+
+/// The code of why a peer does not host us.
+pub(crate) fn not_admitted(why: NotAdmitted) -> &'static str {
+    match why {
+        NotAdmitted::InviteMissing => "invite-missing",
+        NotAdmitted::InviteInvalid => "invite-invalid",
+        NotAdmitted::InviteExpired => "invite-expired",
+        NotAdmitted::InviteRevoked => "invite-revoked",
+        NotAdmitted::InviteTaken => "invite-taken",
+        NotAdmitted::NotListed => "not-listed",
+        _ => "not-admitted",
+    }
+}
+
+/// What to do about it.
+pub(crate) fn admission_help(code: &str) -> &'static str {
+    match code {
+        "not-listed" => {
+            "give its operator your address, which halloo id prints, or use another peer"
+        }
+        _ => "ask its operator for an invite, then: halloo init --invite INVITE",
     }
 }
 

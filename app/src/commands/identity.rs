@@ -3,7 +3,7 @@
 use std::io::{BufRead, IsTerminal, Write};
 use std::path::Path;
 
-use halloo::{Home, PeerAddress};
+use halloo::{Home, Invite, PeerAddress};
 use qrcode::render::unicode::Dense1x2;
 use qrcode::{EcLevel, QrCode};
 
@@ -18,6 +18,13 @@ use crate::tell;
 
 /// Makes an identity, or shows the one that is there.
 pub(super) async fn init(cx: &Context, args: &InitArgs) -> Result<(), Failure> {
+    if let Some(invite) = &args.invite
+        && Home::exists(&cx.home)
+        && let Access::Running(client) =
+            cx.interruptible(host::access(&cx.home, &cx.passphrase)).await?
+    {
+        return give_invite(cx, args, &Session::Remote(client), invite).await;
+    }
     let peer = match (&args.peer, Home::exists(&cx.home)) {
         (Some(peer), _) => Some(peer.clone()),
         (None, true) => None,
@@ -41,10 +48,31 @@ pub(super) async fn init(cx: &Context, args: &InitArgs) -> Result<(), Failure> {
         return Err(Failure::new("already-set-up", why));
     }
     home.set_up(peer.as_ref().map(|p| (&p.host, p.key)), args.name.as_deref())?;
+    if let Some(invite) = &args.invite {
+        home.set_invite(invite)?;
+    }
     let address = home.address()?.ok_or_else(no_peer)?;
     cx.out.fact(Fact::Identity(tell::identity(&address)))?;
     cx.out.hint("This is your address: give it to others, or show it with: halloo id");
     cx.out.hint("next: halloo listen, or: halloo add THEIR-ADDRESS --name NAME");
+    Ok(())
+}
+
+/// Gives an invite to the node that runs. What else `init` does needs the home for itself.
+async fn give_invite(
+    cx: &Context,
+    args: &InitArgs,
+    session: &Session,
+    invite: &Invite,
+) -> Result<(), Failure> {
+    let running = session.status().await?;
+    let moves = args.peer.as_ref().is_some_and(|p| p.host.to_string() != running.identity.peer);
+    if moves || args.name.is_some() || args.passphrase {
+        return Err(host::already_running(running.hosted_by, Some(running.pid)));
+    }
+    session.set_invite(invite).await?;
+    cx.out.fact(Fact::Identity(running.identity))?;
+    cx.out.hint("The node that runs has the invite, and asks its peer again");
     Ok(())
 }
 

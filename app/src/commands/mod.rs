@@ -175,11 +175,14 @@ struct Alarms {
     /// Peers and the keys that they show. Each attempt to reach a peer finds it again; said once
     /// is enough.
     said: Arc<Mutex<BTreeSet<(String, String)>>>,
+    /// Peers that do not host this node, and why. That explains no failure by itself: others can
+    /// be written to.
+    refused: Arc<Mutex<BTreeSet<(String, String)>>>,
 }
 
 impl Alarms {
     fn new(out: Out) -> Self {
-        Self { out, said: Arc::default() }
+        Self { out, said: Arc::default(), refused: Arc::default() }
     }
 
     /// Passes on what `session` hears until the handle is dropped.
@@ -195,9 +198,13 @@ impl Alarms {
 
     /// Sounds the alarm if this is one, and the first of its kind.
     fn hear(&self, fact: &Fact) {
-        let Fact::PeerKeyChanged { peer, found, .. } = fact else { return };
-        let mut said = self.said.lock().unwrap_or_else(PoisonError::into_inner);
-        if said.insert((peer.clone(), found.clone())) {
+        let (said, what) = match fact {
+            Fact::PeerKeyChanged { peer, found, .. } => (&self.said, (peer, found)),
+            Fact::NotAdmitted { peer, code, .. } => (&self.refused, (peer, code)),
+            _ => return,
+        };
+        let mut said = said.lock().unwrap_or_else(PoisonError::into_inner);
+        if said.insert((what.0.clone(), what.1.clone())) {
             self.out.alarm(fact);
         }
     }

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
 
-use halloo::{Fingerprint, MessageId};
+use halloo::{Fingerprint, Invite, MessageId};
 use serde::{Deserialize, Serialize};
 
 use crate::fact::{Code, ContactCard, Line, Message, PathTo, Ready, Sent, State, Throughput};
@@ -79,6 +79,8 @@ pub(crate) enum Request {
     Doctor { who: Option<Id<Fingerprint>> },
     /// Writes a backup to a file, given by its whole path.
     BackUp { file: PathBuf, passphrase: Secret, replace: bool },
+    /// Keeps an invite for the node's rendezvous peer, and asks the peer again.
+    Invite { invite: Id<Invite> },
     /// Measures throughput; tells its progress.
     Perf { to: Id<Fingerprint>, direction: Direction, duration_ms: u32 },
 }
@@ -325,6 +327,7 @@ mod tests {
             Request::Doctor { who: Some(Id(someone())) },
             Request::Perf { to: Id(someone()), direction: Direction::Down, duration_ms: 5000 },
             Request::SafetyConfirm { with: Id(someone()), digits: "481 907".to_owned() },
+            Request::Invite { invite: Id(Invite::from_bytes([1; 30])) },
         ] {
             let line = encode(&Ask { v: VERSION, request: request.clone() });
             assert_eq!(decode_ask(&line).unwrap(), request);

@@ -30,8 +30,13 @@ pub(crate) struct World {
 
 impl World {
     pub(crate) fn new() -> Self {
+        Self::with_peer(&[])
+    }
+
+    /// With a peer that is started with more options.
+    pub(crate) fn with_peer(options: &[&str]) -> Self {
         let dir = tempfile::tempdir().unwrap();
-        let peer = Peer::start(&dir.path().join("peer"), 0);
+        let peer = Peer::start(&dir.path().join("peer"), 0, options);
         Self { peer, dir }
     }
 
@@ -41,9 +46,15 @@ impl World {
 
     /// Somebody with an identity at the peer.
     pub(crate) fn person(&self, name: &str) -> Person {
+        self.person_with(name, &[])
+    }
+
+    /// The same, with more options of `init`.
+    pub(crate) fn person_with(&self, name: &str, options: &[&str]) -> Person {
         let home = self.path(name);
         let person = Person { home };
-        person.ok(&["init", "--peer", &self.peer.address, "--name", name]);
+        let init = ["init", "--peer", &self.peer.address, "--name", name];
+        person.ok(&[&init, options].concat());
         person
     }
 
@@ -68,16 +79,25 @@ pub(crate) struct Peer {
 
 impl Peer {
     /// Port 0 lets the system choose one that nobody uses.
-    fn start(data_dir: &Path, port: u16) -> Self {
+    fn start(data_dir: &Path, port: u16, options: &[&str]) -> Self {
         let mut command = Command::new(peer_program());
         command.args(["run", "--json", "--listen", &format!("127.0.0.1:{port}"), "--data-dir"]);
-        command.arg(data_dir).stdin(Stdio::null());
+        command.arg(data_dir).args(options).stdin(Stdio::null());
         let process = Process::start(command);
         let ready = process.wait("the peer", |e| e["event"] == "ready");
         let address = text(&ready["address"]);
         let place: halloo::PeerAddress = address.parse().unwrap();
         let port = place.host.port();
         Self { address, data_dir: data_dir.to_owned(), port, process }
+    }
+
+    /// Makes invites with the peer's key.
+    pub(crate) fn invites(&self, count: usize) -> Vec<String> {
+        let mut command = Command::new(peer_program());
+        command.args(["invite", "--count", &count.to_string(), "--data-dir"]).arg(&self.data_dir);
+        let output = finish(command);
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8(output.stdout).unwrap().lines().map(str::to_owned).collect()
     }
 
     /// Ends without a chance to say good-bye.
@@ -87,12 +107,12 @@ impl Peer {
 
     /// Starts again at the same place with the same key.
     pub(crate) fn restart(&mut self) {
-        *self = Self::start(&self.data_dir, self.port);
+        *self = Self::start(&self.data_dir, self.port, &[]);
     }
 
     /// Starts again at the same place with another key.
     pub(crate) fn restart_as_another(&mut self) {
-        *self = Self::start(&self.data_dir.with_extension("other"), self.port);
+        *self = Self::start(&self.data_dir.with_extension("other"), self.port, &[]);
     }
 
     /// Without its key: `host:port`.

@@ -12,6 +12,7 @@ mod errors;
 mod flow;
 mod generated;
 mod harness;
+mod invites;
 mod kills;
 mod passphrase;
 mod peer_key;
