@@ -16,9 +16,10 @@ use halloo_identity::{
 };
 use halloo_wire::content::SafetyStep;
 use halloo_wire::inner::Inner;
+use halloo_wire::invite::InviteHead;
 use halloo_wire::peer::{Call, Control, Found, Request, Response};
 use halloo_wire::peer_datagram::{EchoAnswer, PeerDatagram};
-use halloo_wire::{CapabilityToken, Writer};
+use halloo_wire::{CapabilityToken, Invite, InviteId, Writer};
 
 #[allow(dead_code)]
 #[path = "../../../wire/tests/wire/golden_file.rs"]
@@ -77,6 +78,13 @@ fn wire() -> BTreeMap<String, Vec<u8>> {
         ("message id", "f7a77690fd32488205c8e708e8dcbdd4"),
     ] {
         seeds.insert(format!("wire_text/{name}"), text.into());
+    }
+    for (name, bound) in [("first", false), ("bound", true)] {
+        let head = InviteHead { bound, id: InviteId([0x1a; 10]), expires: 2_000_000_000 };
+        let invite = Invite::new(&head, &[0x7a; 15]);
+        seeds.insert(format!("wire_invite/{name}"), invite.as_bytes().to_vec());
+        seeds.insert(format!("wire_invite/{name} written"), invite.to_string().into());
+        seeds.insert(format!("wire_invite/{name} id"), head.id.to_string().into());
     }
     seeds
 }

@@ -56,6 +56,7 @@ targets! {
     wire_node
     wire_card
     wire_text
+    wire_invite
     identity_certificates
     identity_statements
     identity_safety_states

@@ -3,6 +3,7 @@
 use std::fmt::{Debug, Display};
 use std::str::FromStr;
 
+use halloo_identity::PeerKey;
 use halloo_wire::candidate::Card;
 use halloo_wire::content::{Ack, Content, Message, Ping, Profile, Resend, Safety};
 use halloo_wire::datagram::{Class, Probe, RelayFrame, classify};
@@ -14,7 +15,7 @@ use halloo_wire::parked::{Keepalive, ParkedDatagram, Word};
 use halloo_wire::peer::{Control, Push, Request, Response};
 use halloo_wire::peer_datagram::PeerDatagram;
 use halloo_wire::prekey::{Introduction, PrekeyBundle};
-use halloo_wire::{DecodeError, Fingerprint, MessageId, PeerFingerprint};
+use halloo_wire::{DecodeError, Fingerprint, Invite, InviteId, MessageId, PeerFingerprint};
 
 /// What a node asks a rendezvous peer.
 pub fn wire_request(data: &[u8]) {
@@ -128,6 +129,25 @@ pub fn wire_node(data: &[u8]) {
 /// Contact cards with candidates.
 pub fn wire_card(data: &[u8]) {
     is_the_only_encoding(data, Card::decode, Card::encode);
+}
+
+/// Invites: bytes, and what people write.
+pub fn wire_invite(data: &[u8]) {
+    if let Ok(bytes) = data.try_into() {
+        let invite = Invite::from_bytes(bytes);
+        assert_eq!(invite.to_string().parse(), Ok(invite));
+        if let Some(head) = invite.head() {
+            let tag = invite.tag().try_into().expect("15 bytes follow the head");
+            assert_eq!(Invite::new(&head, &tag), invite);
+            assert_eq!(invite.to_string().parse(), Ok(head.id));
+        }
+        // Nobody guesses a tag of 120 bits.
+        let key = PeerKey::from_seed(&[0x5a; 32]).invite_key();
+        assert_eq!(key.open(&invite, &Fingerprint::from_bytes([9; 30])), None);
+    }
+    let Ok(text) = std::str::from_utf8(data) else { return };
+    reads_back::<Invite>(text);
+    reads_back::<InviteId>(text);
 }
 
 /// Names as people write them.
