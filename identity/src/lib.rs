@@ -81,6 +81,7 @@ pub mod fuzzing;
 mod identity;
 mod invite_key;
 mod locked;
+mod machines;
 mod passport;
 mod peer_key;
 mod peers;
@@ -104,6 +105,7 @@ pub use halloo_wire::{DeviceId, Fingerprint, PeerFingerprint};
 pub use identity::{Identity, Seeds};
 pub use invite_key::InviteKey;
 pub use locked::{DataKey, HomeKey, LockedHome, PassphraseCost, UnlockError};
+pub use machines::{MAX_MACHINES, Machine, Machines};
 pub use passport::{
     ChainError, MAX_DEVICE_CERTIFICATE, Passport, PassportError, PresentedDevice, fingerprint,
     ml_dsa_hash, verify_device_chain,
