@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use halloo::error::ConnectError;
 use halloo::{
-    Carrier, Fingerprint, NatReport, NetworkReport, Node, Path, PathReport, PeerReport, Reach,
-    WhyRelayed,
+    Carrier, Fingerprint, MachineReport, NatReport, NetworkReport, Node, Path, PathReport,
+    PeerReport, Reach, WhyRelayed,
 };
 use serde_json::{Map, Value, json};
 use tokio::sync::mpsc;
@@ -125,6 +125,7 @@ fn of_peer(p: &PeerReport) -> Vec<Check> {
         let missing = if p.udp.is_answered() { None } else { Some(false) };
         checks.push(about(of_reach(&peer, "tcp", &p.tcp, missing, tcp_help(p))));
     }
+    checks.extend(p.machines.iter().map(|m| about(of_machine(m, &peer))));
     if p.own {
         checks.push(about(of_registration(p, &peer)));
     }
@@ -189,6 +190,30 @@ fn udp_help(p: &PeerReport) -> Option<&'static str> {
 
 fn tcp_help(p: &PeerReport) -> Option<&'static str> {
     p.udp.is_answered().then_some("nothing: TCP is for networks that let no UDP through")
+}
+
+/// One of several machines behind the name of a peer. Others serve when one is away.
+fn of_machine(m: &MachineReport, peer: &str) -> Check {
+    let here = if m.registered { ", where you are registered" } else { "" };
+    let what = match &m.udp {
+        Reach::Answered { rtt, .. } => {
+            format!("{} of {peer}{here}: answers over UDP in {}", m.place, human(*rtt))
+        }
+        Reach::KeyChanged { .. } => {
+            format!("{} of {peer}{here}: has another key than the one that is known", m.place)
+        }
+        Reach::Failed { why } => format!("{} of {peer}{here}: no answer over UDP: {why}", m.place),
+    };
+    Check {
+        ok: match m.udp {
+            Reach::Answered { .. } => Some(true),
+            Reach::KeyChanged { .. } => Some(false),
+            // Another one serves.
+            Reach::Failed { .. } => None,
+        },
+        figures: figures(serde_json::to_value(m).unwrap_or_default()),
+        ..check("machine", what)
+    }
 }
 
 fn of_registration(p: &PeerReport, peer: &str) -> Check {
@@ -335,6 +360,7 @@ mod tests {
             peer: "peer.example.org".parse().unwrap(),
             own: true,
             addresses: vec!["198.51.100.1:443".parse().unwrap()],
+            machines: Vec::new(),
             registered: Some(Registration {
                 over: if udp.is_answered() { Carrier::Udp } else { Carrier::Tcp },
                 observed: "203.0.113.5:51000".parse().unwrap(),

@@ -41,7 +41,7 @@ pub(crate) enum Fact {
     /// The node runs.
     Ready(Ready),
     /// Registered with the peer.
-    Online { peer: String },
+    Online { peer: String, machine: String },
     /// The peer is lost.
     Offline { peer: String, why: String },
     /// A peer shows another key than before.
@@ -123,6 +123,9 @@ pub(crate) struct Ready {
     pub(crate) identity: Identity,
     /// Whether it is registered with its peer.
     pub(crate) online: bool,
+    /// Where it is registered: the machines of its peers.
+    #[serde(default)]
+    pub(crate) online_at: Vec<String>,
     /// The process that hosts it.
     pub(crate) pid: u32,
     /// The command that hosts it.

@@ -28,7 +28,12 @@ pub(crate) fn fact(fact: &Fact, p: Palette) -> Option<String> {
         | Fact::PeerKeyChanged { .. }
         | Fact::NotAdmitted { .. }
         | Fact::Progress(_) => return None,
-        Fact::Online { peer } => p.dim(&format!("· online at {}", line(peer))),
+        Fact::Online { peer, machine } if peer == machine => {
+            p.dim(&format!("· online at {}", line(peer)))
+        }
+        Fact::Online { peer, machine } => {
+            p.dim(&format!("· online at {} ({})", line(peer), line(machine)))
+        }
         Fact::Offline { peer, why } => {
             p.yellow(&format!("· not reachable through {}: {}", line(peer), block(why)))
         }

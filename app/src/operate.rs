@@ -278,6 +278,7 @@ impl Operator {
         Ok(Ready {
             identity: tell::identity(&self.node.address().await?),
             online: self.node.is_online(),
+            online_at: self.node.online_at().iter().map(ToString::to_string).collect(),
             pid: std::process::id(),
             hosted_by: self.hosted_by,
         })
@@ -307,7 +308,7 @@ async fn watch_keys(
 ) {
     while let Ok(event) = events.next().await {
         match tell::event(&node, event.kind).await {
-            Fact::Online { peer } => {
+            Fact::Online { peer, .. } => {
                 let mut alarms = lock(&alarms);
                 alarms.remove(&admission(&peer));
                 alarms.remove(&peer);

@@ -12,7 +12,9 @@ use crate::fact::{ContactCard, Fact, Identity, Message, PathTo, State};
 /// An event, with names in place of fingerprints.
 pub(crate) async fn event(node: &Node, kind: EventKind) -> Fact {
     match kind {
-        EventKind::Online { peer } => Fact::Online { peer: peer.to_string() },
+        EventKind::Online { peer, machine } => {
+            Fact::Online { peer: peer.to_string(), machine: machine.to_string() }
+        }
         EventKind::Offline { peer, why } => Fact::Offline { peer: peer.to_string(), why },
         EventKind::PeerKeyChanged { peer, expected, found } => Fact::PeerKeyChanged {
             peer: peer.to_string(),

@@ -103,6 +103,17 @@ fn prepare() -> Result<()> {
     mount(&["--bind", &file.to_string_lossy(), "/etc/hosts"])
 }
 
+/// Has everybody in the lab ask a name server of the lab, and nobody else.
+///
+/// # Errors
+/// The settings cannot be replaced.
+pub(crate) fn ask_names_at(server: std::net::IpAddr) -> Result<()> {
+    let file = Path::new(SCRATCH).join("resolv.conf");
+    let settings = format!("nameserver {server}\noptions timeout:1 attempts:2\n");
+    std::fs::write(&file, settings).context("cannot write the lab's resolv.conf")?;
+    mount(&["--bind", &file.to_string_lossy(), "/etc/resolv.conf"])
+}
+
 /// Puts a disk of so many MiB at a directory, which is made if need be. It is memory, and gone with
 /// the lab.
 ///

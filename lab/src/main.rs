@@ -11,6 +11,7 @@ use halloo_lab::check;
 use halloo_lab::events::{self, Story};
 use halloo_lab::full::{self, Whose};
 use halloo_lab::inside;
+use halloo_lab::instances;
 use halloo_lab::kind::Kind;
 use halloo_lab::ledger::Wrong;
 use halloo_lab::matrix::{self, Data, Entry, Part, median};
@@ -124,6 +125,16 @@ enum Command {
     Waiting {
         #[command(flatten)]
         waiting: WaitingArgs,
+        #[command(flatten)]
+        real: RealArgs,
+    },
+    /// Put several machines behind one name, and let one more come, one go, and one die
+    ///
+    /// Fails when a message is lost, arrives twice or out of order, or when somebody moves who has
+    /// no reason to, or does not who has. Needs nsd.
+    Instances {
+        #[command(flatten)]
+        instances: InstancesArgs,
         #[command(flatten)]
         real: RealArgs,
     },
@@ -345,6 +356,37 @@ impl WaitingArgs {
             outcome.messages, self.away, outcome.at_peer, outcome.left_s, outcome.fetched_s,
         );
         real.outcome(&outcome, &line, *wrong == Wrong::default())
+    }
+}
+
+/// Who writes, with several machines behind a name.
+#[derive(Debug, Args)]
+struct InstancesArgs {
+    /// Pairs of people who write to each other
+    #[arg(long, default_value_t = 6)]
+    pairs: usize,
+    /// Messages of each to the other, in each of the four times
+    #[arg(long, default_value_t = 20)]
+    messages: usize,
+}
+
+impl InstancesArgs {
+    fn run(&self, real: &RealArgs) -> Result<()> {
+        let plan = instances::Plan {
+            programs: real.programs()?,
+            nats: real.nats.clone(),
+            pairs: self.pairs,
+            messages: self.messages,
+            distance: real.distance(Weather::CLEAR),
+        };
+        let outcome = instances::run(&plan, progress)?;
+        let instances::Outcome { wrong, messages, moved_for_nothing, .. } = &outcome;
+        let table = outcome.table();
+        let line = format!(
+            "{table}{messages} messages; {wrong}; moved without a reason, or not although there was \
+             one: {moved_for_nothing}"
+        );
+        real.outcome(&outcome, &line, outcome.is_right())
     }
 }
 
@@ -607,6 +649,7 @@ fn run(command: Command) -> Result<ExitCode> {
             }
         }
         Command::Waiting { waiting, real } => waiting.run(&real)?,
+        Command::Instances { instances, real } => instances.run(&real)?,
         Command::Soak { soak, real } => soak.run(&real)?,
         Command::Storm { storm, real } => storm.run(&real)?,
         Command::Matrix { matrix, plan } => measure_all(&matrix, &plan.plan()?)?,

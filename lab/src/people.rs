@@ -107,6 +107,8 @@ pub struct Person<'a> {
     listening: Option<Running>,
     /// Who is told what arrives.
     ledger: Option<Arc<Ledger>>,
+    /// More options of `halloo listen`.
+    more: Vec<String>,
 }
 
 impl<'a> Person<'a> {
@@ -133,6 +135,25 @@ impl<'a> Person<'a> {
         if let Some(mib) = mib {
             inside::small_disk(&dir.join(DISK), mib)?;
         }
+        Self::in_dir(world, side, programs, peer.address(), dir)
+    }
+
+    /// Makes an identity at the peer of this address.
+    ///
+    /// # Errors
+    /// `halloo init` fails.
+    pub fn at(world: &'a World, side: Side, programs: &Programs, address: &str) -> Result<Self> {
+        let dir = inside::scratch(&tools::unique(side.name()))?;
+        Self::in_dir(world, side, programs, address, dir)
+    }
+
+    fn in_dir(
+        world: &'a World,
+        side: Side,
+        programs: &Programs,
+        address: &str,
+        dir: PathBuf,
+    ) -> Result<Self> {
         let mut person = Self {
             side,
             namespace: world.node(side)?,
@@ -142,8 +163,9 @@ impl<'a> Person<'a> {
             address: String::new(),
             listening: None,
             ledger: None,
+            more: Vec::new(),
         };
-        let said = person.halloo(&["init", "--peer", peer.address(), "--name", side.name()])?;
+        let said = person.halloo(&["init", "--peer", address, "--name", side.name()])?;
         let uri = said.first().and_then(|line| line["uri"].as_str());
         uri.context("halloo init prints no address")?.clone_into(&mut person.address);
         Ok(person)
@@ -170,7 +192,8 @@ impl<'a> Person<'a> {
     /// # Errors
     /// It does not get there in [`START`].
     pub fn start(&mut self) -> Result<()> {
-        let command = self.command(&["listen", "--accept-all"]);
+        let mut command = self.command(&["listen", "--accept-all"]);
+        command.args(&self.more);
         let (ledger, side) = (self.ledger.clone(), self.side);
         let running = Running::start_heard(self.namespace, command, &self.dir, move |line| {
             ledger.as_ref().is_none_or(|ledger| ledger.hear(side, line))
@@ -189,6 +212,16 @@ impl<'a> Person<'a> {
     /// Has everything that arrives from here on told to a ledger.
     pub fn report_to(&mut self, ledger: &Arc<Ledger>) {
         self.ledger = Some(Arc::clone(ledger));
+    }
+
+    /// Has the node started with more options of `halloo listen` from here on.
+    pub fn listen_with(&mut self, more: &[&str]) {
+        self.more = more.iter().map(|&option| option.to_owned()).collect();
+    }
+
+    /// The address, as a link.
+    pub fn address(&self) -> &str {
+        &self.address
     }
 
     /// Stops the node.

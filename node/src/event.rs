@@ -38,6 +38,9 @@ pub enum EventKind {
         /// The peer.
         #[serde(with = "crate::text::as_text")]
         peer: PeerHost,
+        /// Which of the machines behind that name; the peer itself when there is one only.
+        #[serde(with = "crate::text::as_text")]
+        machine: PeerHost,
     },
     /// The node lost its rendezvous peer; it tries again by itself. Passing.
     Offline {

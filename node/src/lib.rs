@@ -94,8 +94,8 @@ pub use halloo_wire::invite::{Invite, InviteError};
 pub use halloo_wire::peer::NotAdmitted;
 pub use home::Home;
 pub use network::{
-    Allocation, Carrier, Dependence, NatReport, NetworkReport, Outlook, PathReport, PeerReport,
-    Reach, Registration,
+    Allocation, Carrier, Dependence, MachineReport, NatReport, NetworkReport, Outlook, PathReport,
+    PeerReport, Reach, Registration,
 };
 pub use node::{HistoryItem, MAX_HISTORY, Node, NodeStats, Pong, SendOptions};
 pub use stream::EventStream;

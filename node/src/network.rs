@@ -58,6 +58,9 @@ pub struct PeerReport {
     pub own: bool,
     /// Its addresses, as the domain name system tells; empty when it does not know the name.
     pub addresses: Vec<SocketAddr>,
+    /// The machines behind its name, the one first that serves this node, or the contact; empty
+    /// when the name stands for one machine. What else is told here is about that one.
+    pub machines: Vec<MachineReport>,
     /// How this node is registered there; `None` when it is not.
     pub registered: Option<Registration>,
     /// Why it does not host this node, if it has said so.
@@ -68,6 +71,18 @@ pub struct PeerReport {
     pub tcp: Reach,
     /// Its second UDP port, with which a node finds out about its network.
     pub second_port: Option<u16>,
+}
+
+/// One of several machines behind the name of a rendezvous peer.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct MachineReport {
+    /// Where it is.
+    #[serde(serialize_with = "as_text::serialize")]
+    pub place: PeerHost,
+    /// Whether this node is registered there.
+    pub registered: bool,
+    /// Whether it answers over UDP, asked for this report.
+    pub udp: Reach,
 }
 
 /// How a node is registered at its peer.
@@ -221,7 +236,7 @@ impl Node {
                 let row = cx.db.contact(&fp)?.ok_or(ConnectError::UnknownContact)?;
                 let shown = m.policy(cx)?.allows(row.state, row.verified);
                 let peers = m.mail(cx, &fp)?.map(|mail| mail.peers).unwrap_or_default();
-                Ok::<_, ConnectError>((row.state, shown, peers_of_contact(peers)))
+                Ok::<_, ConnectError>((row.state, shown, peers_of_contact(peers, fp)))
             })
             .await?;
         // A stranger chooses the address of her peer: nothing is sent there unasked.

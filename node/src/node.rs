@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use halloo_identity::safety::TypedCode;
-use halloo_identity::{Address, Fingerprint, HomeKey, SafetyNumber, safety_number};
+use halloo_identity::{Address, Fingerprint, HomeKey, PeerHost, SafetyNumber, safety_number};
 use halloo_transport::CloseCode;
 use halloo_wire::content::{Body, Content, Message, Ping};
 use halloo_wire::inner::Kind;
@@ -220,6 +220,12 @@ impl Node {
     /// Whether the node is registered with a peer.
     pub fn is_online(&self) -> bool {
         !self.inner.net.observed.borrow().is_empty()
+    }
+
+    /// The machines at which the node is registered: one for each of its peers that takes it. It is
+    /// the peer itself where that name stands for one machine.
+    pub fn online_at(&self) -> Vec<PeerHost> {
+        self.inner.net.observed.borrow().values().map(|seen| seen.place.clone()).collect()
     }
 
     /// Waits until the node is registered with a peer.
@@ -787,8 +793,7 @@ impl Node {
             .store
             .run(move |_, cx| {
                 let hint = peers.first().ok_or(StoreError::Unreadable("peers"))?;
-                let peer = halloo_identity::PeerHost::try_from(hint)
-                    .map_err(|_| StoreError::Unreadable("peers"))?;
+                let peer = PeerHost::try_from(hint).map_err(|_| StoreError::Unreadable("peers"))?;
                 let peer_key = cx.db.pin(&peer)?.or(hint.key);
                 Ok::<_, StoreError>(Address { peer, peer_key, fingerprint: row.fp })
             })

@@ -117,6 +117,7 @@ mod forward;
 mod incoming;
 mod inject;
 mod message;
+pub mod names;
 mod node_conn;
 mod own_addrs;
 mod parking;

@@ -13,6 +13,7 @@ mod contacts;
 mod incoming;
 mod outgoing;
 pub(crate) mod parking;
+pub(crate) mod places;
 mod prekeys;
 mod safety;
 pub(crate) mod schedule;

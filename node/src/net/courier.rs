@@ -27,6 +27,7 @@ use super::dial::{Answered, Dial};
 use super::line::Link;
 use super::post::{Office, OfficeError};
 use crate::core::Departure;
+use crate::core::places::MAX_TRIED;
 use crate::core::schedule::{Next, PATIENCE, Schedule, Trust, Work};
 use crate::crash;
 use crate::error::BundleRefused;
@@ -167,13 +168,39 @@ impl Courier {
             return again;
         }
         let wants_link = may_link && (work.first.is_some() || work.controls);
-        match self.by_peer(&work, wants_link, link.as_ref()).await {
+        let mut left = self.by_peer(&work, wants_link, link.as_ref()).await;
+        for _ in 1..MAX_TRIED {
+            // Whoever is not at the machine that serves them may have found another of that name.
+            match &left {
+                Err(Trouble::Refused(PeerError::UnknownRecipient { .. }))
+                    if self.may_be_elsewhere().await =>
+                {
+                    left = self.by_peer(&work, wants_link, link.as_ref()).await;
+                }
+                _ => break,
+            }
+        }
+        match left {
             Ok(Left::All { receipt }) => {
                 self.schedule.left(now(), trust, &work, receipt, random::jitter())
             }
             Ok(Left::BetterWay) => Some(now()),
             Err(e) => self.failed(&e),
         }
+    }
+
+    /// Whether the contact's peer has another machine that was not asked for the contact lately.
+    async fn may_be_elsewhere(&self) -> bool {
+        let contact = self.contact;
+        let Ok(Some(mail)) = self.net.store.run(move |m, cx| m.mail(cx, &contact)).await else {
+            return false;
+        };
+        for (peer, _) in &mail.peers {
+            if self.net.may_be_elsewhere(peer, &contact).await {
+                return true;
+            }
+        }
+        false
     }
 
     /// Takes note if the contact was heard through the mailbox. To be asked after the receipt that
@@ -423,7 +450,7 @@ impl<'a> Carrier<'a> {
     async fn open(net: &'a Arc<Net>, contact: Fingerprint) -> Result<Self, Trouble> {
         let mail =
             net.store.run(move |m, cx| m.mail(cx, &contact)).await?.ok_or(Trouble::NoPeer)?;
-        let office = first_office(net, mail.peers).await?;
+        let office = first_office(net, mail.peers, &contact).await?;
         let look_up = LookUp { to: contact, device: mail.device };
         let seen = (mail.bundle_seq > 0).then_some(mail.bundle_seq);
         let cached = mail.bundle.and_then(|bytes| {
@@ -552,6 +579,9 @@ impl<'a> Carrier<'a> {
             // The connection believes in a run that is over.
             self.office.connection.close(CloseCode::Done);
         }
+        if matches!(e, PeerError::UnknownRecipient { .. }) {
+            self.net.not_there(&self.office, &self.contact);
+        }
         Trouble::Refused(e)
     }
 
@@ -571,10 +601,11 @@ impl<'a> Carrier<'a> {
 async fn first_office(
     net: &Arc<Net>,
     peers: Vec<(PeerHost, Option<PeerFingerprint>)>,
+    contact: &Fingerprint,
 ) -> Result<Office, Trouble> {
     let mut trouble = Trouble::NoPeer;
     for (peer, key) in peers {
-        match net.office(&peer, key).await {
+        match net.office(&peer, key, contact).await {
             Ok(office) => return Ok(office),
             Err(e) => trouble = Trouble::Office(e),
         }
@@ -582,10 +613,15 @@ async fn first_office(
     Err(trouble)
 }
 
-async fn look_up(office: &Office, who: LookUp) -> Result<Found, Trouble> {
+async fn look_up(net: &Net, office: &Office, who: LookUp) -> Result<Found, Trouble> {
     match office.ask(Call::LookUp(who)).await {
         Ok(Response::Found(found)) => Ok(found),
-        Ok(Response::Refused(e)) => Err(Trouble::Refused(e)),
+        Ok(Response::Refused(e)) => {
+            if matches!(e, PeerError::UnknownRecipient { .. }) {
+                net.not_there(office, &who.to);
+            }
+            Err(Trouble::Refused(e))
+        }
         Ok(_) => Err(Trouble::NoAnswer("another answer".into())),
         Err(e) => Err(Trouble::NoAnswer(e.to_string())),
     }
@@ -596,7 +632,7 @@ async fn look_up_and_take(
     office: &Office,
     who: LookUp,
 ) -> Result<VerifiedBundle, Trouble> {
-    let found = look_up(office, who).await?;
+    let found = look_up(net, office, who).await?;
     let (contact, device) = (who.to, who.device);
     let bundle = net
         .store
@@ -613,7 +649,7 @@ async fn look_up_and_take(
 async fn fetch_bundle(net: &Arc<Net>, contact: &Fingerprint) -> Result<(), Trouble> {
     let contact = *contact;
     let mail = net.store.run(move |m, cx| m.mail(cx, &contact)).await?.ok_or(Trouble::NoPeer)?;
-    let office = first_office(net, mail.peers).await?;
+    let office = first_office(net, mail.peers, &contact).await?;
     look_up_and_take(net, &office, LookUp { to: contact, device: mail.device }).await?;
     Ok(())
 }
@@ -639,8 +675,8 @@ pub(crate) async fn ask_again(net: Arc<Net>, contact: Fingerprint) {
     let asked: Result<(), Trouble> = async {
         let mail =
             net.store.run(move |m, cx| m.mail(cx, &contact)).await?.ok_or(Trouble::NoPeer)?;
-        let office = first_office(&net, mail.peers).await?;
-        let found = look_up(&office, LookUp { to: contact, device: mail.device }).await?;
+        let office = first_office(&net, mail.peers, &contact).await?;
+        let found = look_up(&net, &office, LookUp { to: contact, device: mail.device }).await?;
         let made = net.store.run(move |m, cx| m.make_resend(cx, &contact, &found)).await?;
         if let Some(inner) = made {
             net.board.take(crate::core::Output::Control(contact, inner));

@@ -80,7 +80,7 @@ impl Net {
         let mail = self.store.run(move |m, cx| m.mail(cx, &to)).await?;
         let mut why = String::from("no peer is known");
         for (peer, key) in mail.ok_or(ConnectError::UnknownContact)?.peers {
-            match self.office(&peer, key).await {
+            match self.office(&peer, key, contact).await {
                 Ok(office) => return dial.knock(&office, None).await?.reaching?.finish().await,
                 Err(e) => why = e.to_string(),
             }
@@ -320,7 +320,7 @@ async fn try_again(net: &Arc<Net>, line: &Arc<Line>) -> Result<(), ConnectError>
     let round = RoundId(random::bytes());
     let mut why = String::from("no peer is known");
     for (peer, key) in mail.map(|m| m.peers).unwrap_or_default() {
-        let office = match net.office(&peer, key).await {
+        let office = match net.office(&peer, key, &contact).await {
             Ok(office) => office,
             Err(e) => {
                 why = e.to_string();

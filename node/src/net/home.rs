@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use halloo_identity::PeerHost;
+use halloo_identity::{PeerFingerprint, PeerHost};
 use halloo_transport::{CloseCode, PeerConnection, PushError};
 use halloo_wire::SessionId;
 use halloo_wire::limits::{MAX_ACK_IDS, MAX_GRANT};
@@ -15,6 +15,7 @@ use super::dial::{self, Knocked};
 use super::parked::Parked;
 use super::post::{self, ANSWER_DEADLINE, Connected, NoAnswer, OfficeError, patience};
 use super::{Net, Seen};
+use crate::core::places::MAX_TRIED;
 use crate::core::schedule::Backoff;
 use crate::core::{Arrival, Ingested};
 use crate::crash;
@@ -37,6 +38,11 @@ const UNWELCOME: Backoff =
     Backoff { first: Duration::from_secs(60), last: Duration::from_secs(3600) };
 /// A registration that held for this long was a sound one: the waits begin at the first again.
 const STEADY: Duration = Duration::from_secs(10);
+/// How often who is not at the first machine of a name tries whether that one answers.
+const LOOK_BACK: Duration = Duration::from_secs(120);
+/// A peer of which nothing was heard for so long is asked whether it is there. The sign of life that
+/// QUIC asks for comes every 20 seconds.
+const MAX_SILENCE: Duration = Duration::from_secs(22);
 /// How often the bundle's age is looked at.
 pub(super) const UPKEEP: Duration = Duration::from_secs(3600);
 
@@ -56,6 +62,8 @@ pub(super) enum Ended {
     Refused(PeerError),
     #[error("the connection to the rendezvous peer ended: {0}")]
     Lost(String),
+    #[error("another machine of the rendezvous peer serves this node")]
+    Moved,
     /// Our own doubt, because of something that happened here, and not the peer's doing.
     #[error("the rendezvous peer is silent: it {0}")]
     Silent(&'static str),
@@ -102,8 +110,15 @@ pub(crate) async fn run(net: Arc<Net>, peer: PeerHost) {
         let wait = RETRY.after(failures);
         let pause = match why {
             // It is likely to be there, at the end of a new connection.
-            Ended::Silent(_) => continue,
-            Ended::Draining(pause) => pause.clamp(wait, RETRY.last),
+            Ended::Silent(_) | Ended::Moved => continue,
+            Ended::Draining(pause) => {
+                let place = net.home_at.borrow().get(&peer).cloned();
+                // Others of its name do not stop.
+                if let Some(place) = place.filter(|place| *place != peer) {
+                    net.directory.is_silent(&place);
+                }
+                pause.clamp(wait, RETRY.last)
+            }
             // It says when there is room for one more.
             Ended::Forgotten(pause) => pause,
             // Two copies that take the place from each other would never stop.
@@ -125,26 +140,82 @@ impl<'a> Home<'a> {
     /// for one.
     async fn stay(&self) -> Result<std::convert::Infallible, Ended> {
         loop {
-            let parked = self.visit().await?;
+            let (parked, place) = self.visit().await?;
             tracing::debug!("Parked");
             self.net.post.forget_idle();
-            parked.stay().await?;
+            tokio::select! {
+                ended = parked.stay() => ended?,
+                () = self.better_than(&place) => return Err(Ended::Moved),
+            }
             tracing::debug!("Coming for what waits");
         }
     }
 
-    /// Registers, and serves the connection until it is parked.
-    async fn visit(&self) -> Result<Parked<'a>, Ended> {
+    /// The key that our peer's address carries.
+    async fn hint(&self) -> Result<Option<PeerFingerprint>, StoreError> {
         let peer = self.peer.clone();
-        let hint = self
-            .net
+        self.net
             .store
             .run(move |m, cx| {
                 let peers = m.own_peers(cx)?;
                 let ours = peers.iter().find(|h| h.host == peer.host() && h.port == peer.port());
                 Ok::<_, StoreError>(ours.and_then(|h| h.key))
             })
-            .await?;
+            .await
+    }
+
+    /// Registers at the first machine that answers, of those behind the name of the peer.
+    async fn register(&self, register: Register) -> Result<(PeerHost, Connected), Ended> {
+        let hint = self.hint().await?;
+        let places = self.net.places(self.peer, &self.net.identity.fingerprint()).await;
+        let mut why = OfficeError::NoSuchHost(self.peer.clone());
+        for (number, place) in places.iter().enumerate() {
+            let is_last = number + 1 == places.len();
+            let register = Some(register.clone());
+            match self.net.connect_in_time(self.peer, place, hint, register, is_last).await {
+                Ok(connected) => return Ok((place.clone(), connected)),
+                // It answers: others would say the same, or are not to be asked.
+                Err(OfficeError::Refused(PeerError::Draining | PeerError::PeerFull))
+                    if !is_last =>
+                {
+                    self.net.directory.is_silent(place);
+                }
+                Err(OfficeError::Refused(e)) => return Err(Ended::Refused(e)),
+                Err(e @ (OfficeError::KeyChanged { .. } | OfficeError::Store(_))) => {
+                    return Err(e.into());
+                }
+                Err(e) => why = e,
+            }
+        }
+        Err(why.into())
+    }
+
+    /// Returns when another machine than the one at `place` is the one to be registered at: the
+    /// first that serves us, or the next if that does not answer.
+    async fn better_than(&self, place: &PeerHost) {
+        let mut changed = self.net.directory.changed.subscribe();
+        let mut look = Instant::now() + LOOK_BACK.mul_f64(random::jitter());
+        loop {
+            tokio::select! {
+                Ok(()) = changed.changed() => {}
+                () = tokio::time::sleep_until(look) => {}
+            }
+            look = Instant::now() + LOOK_BACK.mul_f64(random::jitter());
+            let order = self.net.order(self.peer, &self.net.identity.fingerprint()).await;
+            let Ok(hint) = self.hint().await else { continue };
+            let better = order.iter().take(MAX_TRIED).take_while(|it| *it != place);
+            for it in better {
+                let found = self.net.connect_in_time(self.peer, it, hint, None, false).await;
+                if let Ok(found) = found {
+                    found.connection.close(CloseCode::Done);
+                    return;
+                }
+            }
+        }
+    }
+
+    /// Registers, and serves the connection until it is parked. Returns where that is, too.
+    async fn visit(&self) -> Result<(Parked<'a>, PeerHost), Ended> {
         let card = self.net.card();
         let peer = self.peer.clone();
         let (counter, mut grants, invite) = self
@@ -166,19 +237,19 @@ impl<'a> Home<'a> {
         attest.mark_changed();
         let device = self.net.identity.device_id();
         let register = Register { device, counter, instance: None, grants, invite };
-        let connected = self.net.connect(self.peer, hint, Some(register)).await;
-        let connected = connected.map_err(|e| match e {
-            OfficeError::Refused(e) => Ended::Refused(e),
-            other => Ended::Office(other),
-        })?;
-        self.net.probing.met(self.peer, &connected);
+        let (place, connected) = self.register(register).await?;
+        self.net.home_at.send_modify(|at| {
+            at.insert(self.peer.clone(), place.clone());
+        });
+        self.net.probing.met(self.peer, &place, &connected);
         let Connected { connection, welcome, tunnel, registered } = connected;
         let Some(registered) = registered else {
             return Err(Ended::Lost("it did not answer the registration".into()));
         };
         let (addr, by_tunnel) = (welcome.observed, tunnel.is_some());
-        let returns = self.net.observed.borrow().contains_key(self.peer);
-        let seen = Seen { addr, by_tunnel, caught_up: returns };
+        let before = self.net.observed.borrow().get(self.peer).map(|seen| seen.place.clone());
+        let returns = before.as_ref() == Some(&place);
+        let seen = Seen { addr, by_tunnel, caught_up: returns, place: place.clone() };
         let session = Session { net: self.net, connection, by_tunnel, again: Notify::new() };
         let id = registered.session;
         let (kept_by, run) = (self.peer.clone(), welcome.instance);
@@ -195,7 +266,8 @@ impl<'a> Home<'a> {
                 });
                 // Who was parked was there all the time.
                 if !returns {
-                    self.net.board.tell(EventKind::Online { peer: self.peer.clone() });
+                    let (peer, machine) = (self.peer.clone(), place.clone());
+                    self.net.board.tell(EventKind::Online { peer, machine });
                     self.net.spawn(Arc::clone(self.net).warm_up());
                 }
                 Ok(())
@@ -217,7 +289,8 @@ impl<'a> Home<'a> {
         };
         // The queue is served beside the fetching, which waits for it when it is full.
         tokio::select! {
-            ended = served => ended,
+            ended = served => ended.map(|parked| (parked, place.clone())),
+            () = self.better_than(&place) => Err(Ended::Moved),
             end = Connected::tunnel_end(tunnel.as_ref()) => {
                 Err(Ended::Lost(format!("the tunnel over TCP: {end}")))
             }
@@ -300,6 +373,9 @@ impl<'a> Session<'a> {
         let mut used = Instant::now();
         let mut network = self.net.network.subscribe();
         let mut ended = self.net.ended.subscribe();
+        let mut listen = tokio::time::interval(MAX_SILENCE);
+        listen.reset();
+        let mut heard = self.connection.datagrams_heard();
         loop {
             let idle = async {
                 match park_after {
@@ -368,6 +444,13 @@ impl<'a> Session<'a> {
                 Ok(()) = ended.changed() => {
                     if !self.answers(session).await? {
                         return Err(Ended::Silent("may have been restarted"));
+                    }
+                }
+                // QUIC asks for a sign of life more often than that.
+                _ = listen.tick() => {
+                    let before = std::mem::replace(&mut heard, self.connection.datagrams_heard());
+                    if before == heard && !self.answers(session).await? {
+                        return Err(Ended::Silent("has not been heard for a while"));
                     }
                 }
                 _ = upkeep.tick() => {

@@ -20,6 +20,7 @@ pub(crate) mod home;
 mod interfaces;
 mod lan;
 pub(crate) mod line;
+mod machines;
 mod parked;
 pub(crate) mod paths;
 mod portmap;
@@ -50,6 +51,7 @@ use crate::store::{Store, StoreError};
 use direct::Links;
 use halloo_wire::RoundId;
 use lan::Neighbour;
+use machines::Directory;
 use parked::Lodgings;
 use paths::Paths;
 use post::Post;
@@ -70,6 +72,7 @@ pub(crate) struct Net {
     pub(crate) board: Arc<Switchboard>,
     pub(crate) links: Links,
     pub(crate) post: Post,
+    pub(crate) directory: Directory,
     pub(crate) paths: Paths,
     pub(crate) probing: Probing,
     pub(crate) tasks: TaskTracker,
@@ -81,6 +84,8 @@ pub(crate) struct Net {
     unwelcome: Mutex<HashMap<PeerHost, NotAdmitted>>,
     /// Counts the invites that were given to this node while it runs.
     pub(crate) invited: watch::Sender<u64>,
+    /// The machine of each of our peers at which we were registered last.
+    pub(crate) home_at: watch::Sender<HashMap<PeerHost, PeerHost>>,
     pub(crate) knocks: Arc<Semaphore>,
     /// Our registrations that hold no connection.
     lodgings: Lodgings,
@@ -103,7 +108,7 @@ pub(crate) struct Net {
 }
 
 /// How a peer of ours sees us.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub(crate) struct Seen {
     /// Our address.
     pub(crate) addr: SocketAddr,
@@ -111,6 +116,8 @@ pub(crate) struct Seen {
     pub(crate) by_tunnel: bool,
     /// Whether everything that waited there is in the store.
     pub(crate) caught_up: bool,
+    /// Which of the machines behind the peer's name it is.
+    pub(crate) place: PeerHost,
 }
 
 impl Net {
@@ -130,6 +137,7 @@ impl Net {
             board,
             links: Links::default(),
             post: Post::default(),
+            directory: Directory::default(),
             paths: Paths::new(),
             probing: Probing::default(),
             tasks: TaskTracker::new(),
@@ -138,6 +146,7 @@ impl Net {
             observed: watch::Sender::new(HashMap::new()),
             unwelcome: Mutex::default(),
             invited: watch::Sender::new(0),
+            home_at: watch::Sender::new(HashMap::new()),
             knocks: Arc::new(Semaphore::new(MAX_KNOCKS)),
             lodgings: Lodgings::default(),
             park_after,
@@ -163,6 +172,7 @@ impl Net {
         self.spawn(paths::run(Arc::clone(self)));
         self.spawn(probing::run(Arc::clone(self)));
         self.spawn(parked::run(Arc::clone(self)));
+        self.spawn(machines::run(Arc::clone(self)));
         self.spawn(dial::expect_nearby(Arc::clone(self)));
         self.spawn(dispatch_loop(Arc::clone(self)));
         self.spawn(courier::ask_for_missing(Arc::clone(self)));
@@ -239,9 +249,11 @@ impl Net {
         self.unwelcome.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Whether a peer serves this node.
-    pub(crate) fn is_own_peer(&self, peer: &PeerHost) -> bool {
-        self.own_peers.contains(peer)
+    /// Whether a machine of a peer serves this node. Another one of the same name is somebody
+    /// else's, as far as this node goes.
+    pub(crate) fn is_home(&self, peer: &PeerHost, place: &PeerHost) -> bool {
+        let at = self.home_at.borrow();
+        self.own_peers.contains(peer) && at.get(peer).is_none_or(|at| at == place)
     }
 
     /// One dial at a time for each contact.

@@ -1,13 +1,13 @@
 //! Connections to rendezvous peers where something is left for others. They show no certificate:
 //! the peer has no need to know who writes.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 
-use halloo_identity::{PeerFingerprint, PeerHost};
+use halloo_identity::{Fingerprint, PeerFingerprint, PeerHost};
 use halloo_transport::websocket::{self, TunnelEnd, TunnelError, WebSocketTunnel};
 use halloo_transport::{
     CloseCode, ConnectError, PeerConnection, PeerTrust, PushError, RequestError, Show,
@@ -48,11 +48,18 @@ const STEADY: Duration = Duration::from_secs(10);
 /// How long who waits for a peer lets it be after such a connection.
 const AFTER_SHORT: Duration = Duration::from_secs(1);
 
-/// Anonymous connections by peer.
+/// What a machine is given to answer before the next of the same name is tried.
+pub(super) const NEXT_MACHINE: Duration = Duration::from_secs(3);
+
+/// A machine: the name of the peer, and where that machine is. The two are one and the same when
+/// the name stands for one machine only.
+type Spot = (PeerHost, PeerHost);
+
+/// Anonymous connections by machine.
 #[derive(Default)]
 pub(crate) struct Post {
-    offices: Mutex<HashMap<PeerHost, Arc<tokio::sync::Mutex<Option<Office>>>>>,
-    tunnels: Mutex<HashMap<PeerHost, Arc<tokio::sync::Mutex<Weak<WebSocketTunnel>>>>>,
+    offices: Mutex<HashMap<Spot, Arc<tokio::sync::Mutex<Option<Office>>>>>,
+    tunnels: Mutex<HashMap<Spot, Arc<tokio::sync::Mutex<Weak<WebSocketTunnel>>>>>,
     /// Whether a tunnel was faster than UDP the last time.
     pub(crate) udp_blocked: AtomicBool,
 }
@@ -61,6 +68,8 @@ pub(crate) struct Post {
 #[derive(Clone)]
 pub(crate) struct Office {
     pub(crate) peer: PeerHost,
+    /// Which of the machines behind that name.
+    pub(crate) place: PeerHost,
     pub(crate) connection: PeerConnection,
     /// The run of the peer.
     pub(crate) instance: InstanceId,
@@ -84,6 +93,8 @@ pub(crate) enum OfficeError {
     Tunnel(TunnelError),
     #[error("it did not begin to talk")]
     NoWelcome,
+    #[error("it did not answer in time, and is not the only machine of its name")]
+    TooSlow,
     #[error("it refused the registration: {0}")]
     Refused(PeerError),
     #[error("it did not answer the registration: {0}")]
@@ -167,28 +178,67 @@ impl Post {
         self.offices.lock().unwrap_or_else(PoisonError::into_inner).clear();
         self.udp_blocked.store(false, Ordering::Relaxed);
     }
+
+    /// The peers to which there are connections, once for each of their machines.
+    pub(crate) fn peers(&self) -> Vec<PeerHost> {
+        let offices = self.offices.lock().unwrap_or_else(PoisonError::into_inner);
+        // Who holds the lock is about to have one.
+        let is_there = |slot: &Arc<tokio::sync::Mutex<Option<Office>>>| {
+            slot.try_lock().map_or(true, |office| office.is_some())
+        };
+        let in_use = offices.iter().filter(|(_, slot)| is_there(slot));
+        in_use.map(|((peer, _), _)| peer.clone()).collect()
+    }
 }
 
 impl Net {
-    /// A connection to a peer, kept or made.
+    /// A connection to the machine of a peer that serves `who`, or the next of that name which
+    /// answers; kept or made.
     ///
     /// `hint` is a key that an address or contact gave; a key that was seen before weighs more.
     pub(crate) async fn office(
         self: &Arc<Self>,
         peer: &PeerHost,
         hint: Option<PeerFingerprint>,
+        who: &Fingerprint,
+    ) -> Result<Office, OfficeError> {
+        let places = self.places(peer, who).await;
+        let mut why = OfficeError::NoSuchHost(peer.clone());
+        for (number, place) in places.iter().enumerate() {
+            let is_last = number + 1 == places.len();
+            match self.office_at(peer, place, hint, is_last).await {
+                Err(e @ OfficeError::KeyChanged { .. }) => return Err(e),
+                Err(e) => why = e,
+                found => return found,
+            }
+        }
+        Err(why)
+    }
+
+    /// A connection to one machine. Unless it is the last that is tried, it has to answer soon.
+    async fn office_at(
+        self: &Arc<Self>,
+        peer: &PeerHost,
+        place: &PeerHost,
+        hint: Option<PeerFingerprint>,
+        is_last: bool,
     ) -> Result<Office, OfficeError> {
         let slot = {
             let mut offices = self.post.offices.lock().unwrap_or_else(PoisonError::into_inner);
-            Arc::clone(offices.entry(peer.clone()).or_default())
+            Arc::clone(offices.entry((peer.clone(), place.clone())).or_default())
         };
+        let was_silent = self.directory.was_silent(place);
         let mut slot = slot.lock().await;
         if let Some(office) = slot.as_mut().filter(|o| o.connection.close_reason().is_none()) {
             office.used = Instant::now();
             return Ok(office.clone());
         }
-        let connected = self.connect(peer, hint, None).await?;
-        self.probing.met(peer, &connected);
+        // Whoever held the lock has just tried.
+        if !is_last && !was_silent && self.directory.was_silent(place) {
+            return Err(OfficeError::TooSlow);
+        }
+        let connected = self.connect_in_time(peer, place, hint, None, is_last).await?;
+        self.probing.met(peer, place, &connected);
         let Connected { connection, welcome, tunnel, .. } = connected;
         // Watching must not keep a connection that is forgotten: it would stay for ever, here and
         // at the peer.
@@ -196,6 +246,7 @@ impl Net {
         let tunnel_end = Connected::tunnel_end(tunnel.as_ref());
         let office = Office {
             peer: peer.clone(),
+            place: place.clone(),
             connection: connection.clone(),
             instance: welcome.instance,
             _tunnel: tunnel,
@@ -211,43 +262,88 @@ impl Net {
     /// first message takes one way and no handshake.
     pub(crate) async fn warm_up(self: Arc<Self>) {
         let contacts = self.store.run(|m, cx| {
-            let mut peers = Vec::new();
+            let mut peers: Vec<(PeerHost, Option<PeerFingerprint>, Vec<Fingerprint>)> = Vec::new();
             for contact in cx.db.contacts()? {
                 if m.allows_link(cx, &contact.fp)?
                     && let Some(mail) = m.mail(cx, &contact.fp)?
-                    && let Some(first) = mail.peers.into_iter().next()
-                    && !peers.iter().any(|(known, _)| *known == first.0)
-                    && peers.len() < MAX_WARM
+                    && let Some((peer, key)) = mail.peers.into_iter().next()
                 {
-                    peers.push(first);
+                    let has_room = peers.len() < MAX_WARM;
+                    match peers.iter_mut().find(|(known, ..)| *known == peer) {
+                        Some((.., contacts)) => contacts.push(contact.fp),
+                        None if has_room => {
+                            peers.push((peer, key, vec![contact.fp]));
+                        }
+                        None => {}
+                    }
                 }
             }
             Ok::<_, StoreError>(peers)
         });
         let mut connecting = JoinSet::new();
-        for (peer, key) in contacts.await.unwrap_or_default() {
+        for (peer, key, contacts) in contacts.await.unwrap_or_default() {
             let net = Arc::clone(&self);
             connecting.spawn(async move {
-                if let Err(e) = net.office(&peer, key).await {
-                    tracing::debug!(reason = %e, "A contact's peer cannot be reached");
+                let mut machines = HashSet::new();
+                for contact in contacts {
+                    let first = net.places(&peer, &contact).await.into_iter().next();
+                    // One connection serves all contacts of a machine.
+                    if machines.len() >= MAX_WARM || !first.is_some_and(|it| machines.insert(it)) {
+                        continue;
+                    }
+                    if let Err(e) = net.office(&peer, key, &contact).await {
+                        tracing::debug!(reason = %e, "A contact's peer cannot be reached");
+                    }
                 }
             });
         }
         while connecting.join_next().await.is_some() {}
     }
 
-    /// Connects to a peer over UDP or, where that is blocked, through a tunnel; remembers its key,
-    /// and waits for its first word. Registers in the same breath, when that is wanted.
-    pub(crate) async fn connect(
+    /// The same as [`Self::connect`], which has to be done soon when another machine is to be tried
+    /// after this one. Remembers whether it answered.
+    pub(super) async fn connect_in_time(
         self: &Arc<Self>,
         peer: &PeerHost,
+        place: &PeerHost,
+        hint: Option<PeerFingerprint>,
+        register: Option<Register>,
+        is_last: bool,
+    ) -> Result<Connected, OfficeError> {
+        let connecting = self.connect(peer, place, hint, register);
+        let connected = match is_last {
+            true => connecting.await,
+            false => {
+                let in_time = tokio::time::timeout(NEXT_MACHINE, connecting).await;
+                in_time.unwrap_or(Err(OfficeError::TooSlow))
+            }
+        };
+        match &connected {
+            Ok(_) => self.directory.answers(place),
+            // It answers, and says no; or we are to blame.
+            Err(
+                OfficeError::Refused(_) | OfficeError::KeyChanged { .. } | OfficeError::Store(_),
+            ) => {}
+            Err(_) if peer != place => self.directory.is_silent(place),
+            Err(_) => {}
+        }
+        connected
+    }
+
+    /// Connects to a machine of a peer over UDP or, where that is blocked, through a tunnel;
+    /// remembers its key, and waits for its first word. Registers in the same breath, when that is
+    /// wanted.
+    async fn connect(
+        self: &Arc<Self>,
+        peer: &PeerHost,
+        place: &PeerHost,
         hint: Option<PeerFingerprint>,
         register: Option<Register>,
     ) -> Result<Connected, OfficeError> {
         let of = peer.clone();
         let pinned = self.store.run(move |_, cx| cx.db.pin(&of)).await?.or(hint);
         let trust = pinned.map_or(PeerTrust::FirstUse, PeerTrust::Pinned);
-        match self.first_address(peer, trust, register).await {
+        match self.first_address(peer, place, trust, register).await {
             Ok(connected) => {
                 let (of, key) = (peer.clone(), connected.connection.peer_fingerprint());
                 self.store.run(move |_, cx| cx.db.add_pin(&of, &key)).await?;
@@ -263,11 +359,12 @@ impl Net {
     async fn first_address(
         self: &Arc<Self>,
         peer: &PeerHost,
+        place: &PeerHost,
         trust: PeerTrust,
         register: Option<Register>,
     ) -> Result<Connected, OfficeError> {
-        let mut addrs = in_turn(resolve(peer).await).into_iter().take(MAX_ADDRESSES).peekable();
-        let mut why = OfficeError::NoSuchHost(peer.clone());
+        let mut addrs = in_turn(resolve(place).await).into_iter().take(MAX_ADDRESSES).peekable();
+        let mut why = OfficeError::NoSuchHost(place.clone());
         let mut attempts: JoinSet<Result<Connected, OfficeError>> = JoinSet::new();
         let mut wait = Duration::ZERO;
         loop {
@@ -291,10 +388,10 @@ impl Net {
                 },
                 () = tokio::time::sleep(wait), if addrs.peek().is_some() => {
                     if let Some(addr) = addrs.next() {
-                        let (net, peer, register) =
-                            (Arc::clone(self), peer.clone(), register.clone());
+                        let (net, register) = (Arc::clone(self), register.clone());
+                        let spot = (peer.clone(), place.clone());
                         attempts.spawn(async move {
-                            net.race(&peer, addr, trust, register.as_ref()).await
+                            net.race(&spot, addr, trust, register.as_ref()).await
                         });
                     }
                     wait = NEXT_ADDRESS;
@@ -308,7 +405,7 @@ impl Net {
     /// the last time, both begin at once.
     async fn race(
         &self,
-        peer: &PeerHost,
+        spot: &Spot,
         addr: SocketAddr,
         trust: PeerTrust,
         register: Option<&Register>,
@@ -322,7 +419,7 @@ impl Net {
             if !self.post.udp_blocked.load(Ordering::Relaxed) {
                 tokio::time::sleep(HEAD_START).await;
             }
-            let tunnel = self.tunnel(peer, addr, trust).await?;
+            let tunnel = self.tunnel(spot, addr, trust).await?;
             let connection = self.endpoint.connect_peer(tunnel.addr(), trust, show).await?;
             Connected::greet(connection, Some(tunnel), register).await
         };
@@ -347,16 +444,16 @@ impl Net {
         won
     }
 
-    /// A tunnel to a peer: one for all connections to it.
+    /// A tunnel to a machine: one for all connections to it.
     async fn tunnel(
         &self,
-        peer: &PeerHost,
+        spot: &Spot,
         addr: SocketAddr,
         trust: PeerTrust,
     ) -> Result<Arc<WebSocketTunnel>, OfficeError> {
         let slot = {
             let mut tunnels = self.post.tunnels.lock().unwrap_or_else(PoisonError::into_inner);
-            Arc::clone(tunnels.entry(peer.clone()).or_default())
+            Arc::clone(tunnels.entry(spot.clone()).or_default())
         };
         let mut slot = slot.lock().await;
         if let Some(tunnel) = slot.upgrade()
@@ -364,7 +461,7 @@ impl Net {
         {
             return Ok(tunnel);
         }
-        let tunnel = websocket::connect(&self.endpoint, addr, peer.host(), trust).await;
+        let tunnel = websocket::connect(&self.endpoint, addr, spot.0.host(), trust).await;
         let tunnel = Arc::new(tunnel.map_err(OfficeError::Tunnel)?);
         *slot = Arc::downgrade(&tunnel);
         Ok(tunnel)
@@ -502,9 +599,9 @@ fn in_turn(addrs: Vec<SocketAddr>) -> Vec<SocketAddr> {
     list.into_iter().map(|(_, addr)| addr).collect()
 }
 
-/// The addresses of a peer, by the system's resolver.
-pub(crate) async fn resolve(peer: &PeerHost) -> Vec<SocketAddr> {
-    match tokio::net::lookup_host((peer.host(), peer.port())).await {
+/// The addresses of a machine, by the system's resolver.
+pub(crate) async fn resolve(place: &PeerHost) -> Vec<SocketAddr> {
+    match tokio::net::lookup_host((place.host(), place.port())).await {
         Ok(addrs) => addrs.collect(),
         Err(e) => {
             tracing::debug!(reason = %e, "A peer's name was not resolved");

@@ -58,6 +58,8 @@ enum Input {
 /// A peer that was connected to.
 struct Met {
     peer: PeerHost,
+    /// Which of the machines behind that name.
+    place: PeerHost,
     addr: SocketAddr,
     echo_port: Option<u16>,
     observed: SocketAddr,
@@ -78,9 +80,10 @@ impl Default for Probing {
 
 impl Probing {
     /// A peer has been connected to, which is a chance to ask it.
-    pub(crate) fn met(&self, peer: &PeerHost, connected: &Connected) {
+    pub(crate) fn met(&self, peer: &PeerHost, place: &PeerHost, connected: &Connected) {
         self.tell(Input::Met(Met {
             peer: peer.clone(),
+            place: place.clone(),
             addr: connected.connection.remote_addr(),
             echo_port: connected.welcome.echo_port,
             observed: connected.welcome.observed,
@@ -244,7 +247,7 @@ impl Task {
     }
 
     async fn met(&mut self, met: Met) {
-        let is_home = self.net.is_own_peer(&met.peer);
+        let is_home = self.net.is_home(&met.peer, &met.place);
         let known = if is_home { &self.home } else { &self.other };
         let same = known.as_ref().is_some_and(|k| {
             k.addr == met.addr && k.observed == met.observed && k.echo_port == met.echo_port
@@ -291,7 +294,7 @@ impl Task {
             port: local.port,
             home: home.addr,
             second_port: home.echo_port,
-            home_other_family: resolve(&home.peer)
+            home_other_family: resolve(&home.place)
                 .await
                 .into_iter()
                 .find(|addr| addr.is_ipv4() != v4),

@@ -4,13 +4,13 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use halloo_identity::{PeerFingerprint, PeerHost};
+use halloo_identity::{Fingerprint, PeerFingerprint, PeerHost};
 use halloo_transport::websocket::{self, TunnelError};
 use halloo_transport::{CloseCode, ConnectError as DialError, PeerTrust, Show};
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 
-use super::{Carrier, PeerReport, Reach, Registration};
+use super::{Carrier, MachineReport, PeerReport, Reach, Registration};
 use crate::contact::ContactState;
 use crate::core::{Context, Messenger};
 use crate::error::StoreError;
@@ -28,7 +28,8 @@ const DEADLINE: Duration = Duration::from_secs(5);
 pub(super) struct Target {
     peer: PeerHost,
     key: Option<PeerFingerprint>,
-    own: bool,
+    /// A contact whom it serves; `None` when it serves us.
+    serves: Option<Fingerprint>,
 }
 
 /// Our own peers, and those of contacts that have been accepted or that we have asked.
@@ -37,14 +38,14 @@ pub(super) fn all_peers(m: &Messenger, cx: &Context<'_>) -> Result<Vec<Target>, 
     for hint in m.own_peers(cx)? {
         if let Ok(peer) = PeerHost::try_from(&hint) {
             let key = cx.db.pin(&peer)?.or(hint.key);
-            targets.push(Target { peer, key, own: true });
+            targets.push(Target { peer, key, serves: None });
         }
     }
     for contact in cx.db.contacts()? {
         // A stranger chooses the address of her peer: nothing is sent there unasked.
         let may_ask = contact.state == ContactState::Requested || m.allows_link(cx, &contact.fp)?;
         let Some(mail) = m.mail(cx, &contact.fp)?.filter(|_| may_ask) else { continue };
-        for target in peers_of_contact(mail.peers) {
+        for target in peers_of_contact(mail.peers, contact.fp) {
             if targets.iter().all(|known| known.peer != target.peer) {
                 targets.push(target);
             }
@@ -56,8 +57,10 @@ pub(super) fn all_peers(m: &Messenger, cx: &Context<'_>) -> Result<Vec<Target>, 
 
 pub(super) fn peers_of_contact(
     peers: Vec<(PeerHost, Option<PeerFingerprint>)>,
+    contact: Fingerprint,
 ) -> impl Iterator<Item = Target> {
-    peers.into_iter().take(MAX_PEERS).map(|(peer, key)| Target { peer, key, own: false })
+    let serves = Some(contact);
+    peers.into_iter().take(MAX_PEERS).map(move |(peer, key)| Target { peer, key, serves })
 }
 
 /// Asks peers, all at once. The order stays.
@@ -73,15 +76,23 @@ pub(super) async fn ask_all(net: &Arc<Net>, targets: Vec<Target>) -> Vec<PeerRep
 }
 
 async fn ask(net: &Arc<Net>, target: Target) -> PeerReport {
-    let Target { peer, key, own } = target;
+    let Target { peer, key, serves } = target;
+    let own = serves.is_none();
+    let who = serves.unwrap_or_else(|| net.identity.fingerprint());
     let trust = key.map_or(PeerTrust::FirstUse, PeerTrust::Pinned);
-    let addresses = timeout(DEADLINE, resolve(&peer)).await.unwrap_or_default();
+    let order = timeout(DEADLINE, net.order(&peer, &who)).await.unwrap_or_default();
+    let addresses = match order.first() {
+        Some(first) => timeout(DEADLINE, resolve(first)).await.unwrap_or_default(),
+        None => Vec::new(),
+    };
     let (mut by_udp, mut by_tcp) = (JoinSet::new(), JoinSet::new());
     for addr in addresses.iter().copied().take(MAX_ADDRESSES) {
         by_udp.spawn(over_udp(Arc::clone(net), addr, trust));
         by_tcp.spawn(over_tcp(Arc::clone(net), peer.clone(), addr, trust));
     }
-    let (udp, tcp) = tokio::join!(first(by_udp), first(by_tcp));
+    let several = if order.iter().any(|place| *place != peer) { order } else { Vec::new() };
+    let machines = ask_machines(net, &peer, several, trust);
+    let (udp, tcp, machines) = tokio::join!(first(by_udp), first(by_tcp), machines);
     let echo_port = |answer: &Result<Answer, Failed>| answer.as_ref().ok()?.welcome.echo_port;
     let second_port = echo_port(&udp).or_else(|| echo_port(&tcp));
     let registered = net.observed.borrow().get(&peer).map(|seen| Registration {
@@ -90,7 +101,33 @@ async fn ask(net: &Arc<Net>, target: Target) -> PeerReport {
     });
     let (udp, tcp) = (reach(udp), reach(tcp));
     let not_admitted = net.not_admitted().get(&peer).copied();
-    PeerReport { peer, own, addresses, registered, not_admitted, udp, tcp, second_port }
+    PeerReport { peer, own, addresses, machines, registered, not_admitted, udp, tcp, second_port }
+}
+
+/// Asks each of the machines behind a name, over UDP. The order stays.
+async fn ask_machines(
+    net: &Arc<Net>,
+    peer: &PeerHost,
+    places: Vec<PeerHost>,
+    trust: PeerTrust,
+) -> Vec<MachineReport> {
+    let home = net.observed.borrow().get(peer).map(|seen| seen.place.clone());
+    let mut asking = JoinSet::new();
+    for (number, place) in places.into_iter().enumerate() {
+        let (net, registered) = (Arc::clone(net), home.as_ref() == Some(&place));
+        asking.spawn(async move {
+            let mut by_udp = JoinSet::new();
+            let addresses = timeout(DEADLINE, resolve(&place)).await.unwrap_or_default();
+            for addr in addresses.into_iter().take(MAX_ADDRESSES) {
+                by_udp.spawn(over_udp(Arc::clone(&net), addr, trust));
+            }
+            let udp = reach(first(by_udp).await);
+            (number, MachineReport { place, registered, udp })
+        });
+    }
+    let mut reports = asking.join_all().await;
+    reports.sort_by_key(|(number, _)| *number);
+    reports.into_iter().map(|(_, report)| report).collect()
 }
 
 /// What a peer said.

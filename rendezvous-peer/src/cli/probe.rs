@@ -3,9 +3,9 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::{Duration, Instant};
 
-use halloo_identity::{Identity, PeerAddress};
+use halloo_identity::{Identity, PeerAddress, PeerHost};
 use halloo_transport::websocket::{self, TunnelError};
-use halloo_transport::{CloseCode, ConnectError, Endpoint, EndpointRole, PeerTrust, Show};
+use halloo_transport::{CloseCode, ConnectError, Endpoint, EndpointRole, PeerTrust, Show, names};
 use halloo_wire::PeerFingerprint;
 use halloo_wire::peer::Push;
 use halloo_wire::peer_datagram::{EchoAnswer, PeerDatagram};
@@ -32,6 +32,9 @@ const ECHO_WAIT: Duration = Duration::from_secs(1);
 struct Check {
     /// What.
     check: &'static str,
+    /// Of which machine, when several are behind the name.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    machine: Option<String>,
     /// Where.
     place: String,
     /// Whether it worked.
@@ -46,8 +49,14 @@ struct Check {
 #[derive(Debug, Default)]
 struct Findings {
     checks: Vec<Check>,
+    /// The machines behind the name, when there are several.
+    machines: Vec<PeerHost>,
+    /// The one that is tried at the moment.
+    machine: Option<String>,
     /// The key that answered.
     found: Option<PeerFingerprint>,
+    /// A key that is not the one that was expected, or that another machine has.
+    other: Option<PeerFingerprint>,
     /// Whether anything came back at all.
     answered: bool,
     /// Where the peer sees this machine.
@@ -67,15 +76,45 @@ pub(super) fn probe(address: &PeerAddress, json: bool) -> Result<Exit, Failure> 
 }
 
 async fn examine(address: &PeerAddress) -> Result<Findings, Failure> {
-    let (host, port) = (address.host.host(), address.host.port());
-    let places = tokio::net::lookup_host((host, port)).await.map_err(|e| {
-        Failure::new(Exit::Unreachable, "no-such-host", format!("{host} has no address: {e}"))
-    })?;
+    let mut findings = Findings::default();
+    // A name of which nothing is known stands for one machine.
+    let listed = names::machines(&address.host).await.ok().and_then(|listing| listing.machines);
+    let Some(machines) = listed else {
+        let host = address.host.host();
+        let places = addresses(&address.host).await.map_err(|e| {
+            Failure::new(Exit::Unreachable, "no-such-host", format!("{host} has no address: {e}"))
+        })?;
+        examine_machine(&mut findings, address, places).await?;
+        return Ok(findings);
+    };
+    findings.machines = machines.all().iter().map(|machine| machine.place.clone()).collect();
+    for machine in findings.machines.clone() {
+        findings.machine = Some(machine.to_string());
+        match addresses(&machine).await {
+            Ok(places) => examine_machine(&mut findings, address, places).await?,
+            // The others may be there.
+            Err(e) => findings.fails("name", machine.to_string(), &e),
+        }
+    }
+    Ok(findings)
+}
+
+async fn addresses(machine: &PeerHost) -> std::io::Result<Vec<SocketAddr>> {
+    let all = tokio::net::lookup_host((machine.host(), machine.port())).await?;
+    Ok(all.take(ADDRESSES).collect())
+}
+
+/// Tries one machine at all of its addresses.
+async fn examine_machine(
+    findings: &mut Findings,
+    address: &PeerAddress,
+    places: Vec<SocketAddr>,
+) -> Result<(), Failure> {
     let trust = address.key.map_or(PeerTrust::FirstUse, PeerTrust::Pinned);
     // It dials, and shows nobody who it is.
     let identity = Identity::generate();
-    let mut findings = Findings::default();
-    for place in places.take(ADDRESSES) {
+    let name = address.host.host();
+    for place in places {
         let any: IpAddr = match place {
             SocketAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
             SocketAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
@@ -83,16 +122,16 @@ async fn examine(address: &PeerAddress) -> Result<Findings, Failure> {
         let role = EndpointRole::Node { identity: &identity };
         let endpoint = Endpoint::bind(SocketAddr::new(any, 0), role)
             .map_err(|e| Failure::of(Exit::Failure, "no-socket", &e))?;
-        let second = quic(&mut findings, &endpoint, place, trust).await;
-        echo(&mut findings, place).await;
+        let second = quic(findings, &endpoint, place, trust).await;
+        echo(findings, place).await;
         if let Some(port) = second.filter(|&port| port != place.port()) {
-            echo(&mut findings, SocketAddr::new(place.ip(), port)).await;
+            echo(findings, SocketAddr::new(place.ip(), port)).await;
         }
-        Box::pin(tunnel(&mut findings, &endpoint, place, host, trust)).await;
+        Box::pin(tunnel(findings, &endpoint, place, name, trust)).await;
         endpoint.close(CloseCode::Done);
         let _ = timeout(GOODBYE, endpoint.wait_idle()).await;
     }
-    Ok(findings)
+    Ok(())
 }
 
 /// Comes as most nodes do. Returns the peer's second port.
@@ -108,7 +147,7 @@ async fn quic(
     let place = format!("UDP {place}");
     match greeted {
         Ok(greeting) => {
-            findings.found = Some(greeting.key);
+            findings.shows(greeting.key);
             findings.observed = Some(greeting.observed);
             findings.works("quic", place, took);
             greeting.echo_port
@@ -178,7 +217,7 @@ async fn tunnel(
         Ok(tunnel) => tunnel,
         Err(error) => {
             if let TunnelError::PeerKeyChanged { found, .. } = error {
-                findings.found = Some(found);
+                findings.shows(found);
             }
             findings.answered |= !matches!(
                 error,
@@ -194,7 +233,7 @@ async fn tunnel(
     let _ = timeout(GOODBYE, endpoint.wait_idle()).await;
     match greeted {
         Ok(greeting) => {
-            findings.found = Some(greeting.key);
+            findings.shows(greeting.key);
             findings.works("websocket", named, took);
         }
         Err(error) => {
@@ -241,12 +280,22 @@ impl Findings {
     fn works(&mut self, check: &'static str, place: String, took: Duration) {
         let ms = (took.as_secs_f64() * 10_000.0).round() / 10.0;
         self.answered = true;
-        self.checks.push(Check { check, place, ok: true, ms: Some(ms), error: None });
+        let machine = self.machine.clone();
+        self.checks.push(Check { check, machine, place, ok: true, ms: Some(ms), error: None });
     }
 
     fn fails(&mut self, check: &'static str, place: String, error: &dyn std::fmt::Display) {
         let error = Some(error.to_string());
-        self.checks.push(Check { check, place, ok: false, ms: None, error });
+        let machine = self.machine.clone();
+        self.checks.push(Check { check, machine, place, ok: false, ms: None, error });
+    }
+
+    /// A key was shown. All machines of a name have the same.
+    fn shows(&mut self, key: PeerFingerprint) {
+        match self.found {
+            Some(before) if before != key => self.other = Some(key),
+            _ => self.found = Some(key),
+        }
     }
 
     /// What a failed greeting says about who is there.
@@ -254,7 +303,7 @@ impl Findings {
         match error {
             GreetError::Connect(ConnectError::PeerKeyChanged { found, .. }) => {
                 self.answered = true;
-                self.found = Some(*found);
+                self.shows(*found);
             }
             GreetError::Connect(ConnectError::TimedOut | ConnectError::Unreachable) => {}
             _ => self.answered = true,
@@ -263,11 +312,18 @@ impl Findings {
 
     fn exit(&self, expected: Option<PeerFingerprint>) -> Exit {
         let other = |found| expected.is_some_and(|expected| expected != found);
-        if self.found.is_some_and(other) {
+        if self.found.is_some_and(other) || self.other.is_some() {
             return Exit::Mismatch;
         }
-        let works = |name| self.checks.iter().any(|c| c.check == name && c.ok);
-        match (works("quic"), self.answered) {
+        let works = |machine: Option<&str>| {
+            let of = |c: &&Check| machine.is_none() || c.machine.as_deref() == machine;
+            self.checks.iter().filter(of).any(|c| c.check == "quic" && c.ok)
+        };
+        let all_work = match self.machines.as_slice() {
+            [] => works(None),
+            machines => machines.iter().all(|machine| works(Some(&machine.to_string()))),
+        };
+        match (all_work, self.answered) {
             (true, _) => Exit::Ok,
             (false, true) => Exit::Failure,
             (false, false) => Exit::Unreachable,
@@ -281,6 +337,7 @@ impl Findings {
                 "schema": output::SCHEMA,
                 "address": address.to_string(),
                 "checks": self.checks,
+                "machines": self.machines.iter().map(ToString::to_string).collect::<Vec<_>>(),
                 "identity": {
                     "expected": address.key.map(|key| key.to_string()),
                     "found": self.found.map(|key| key.to_string()),
@@ -290,7 +347,12 @@ impl Findings {
             });
             return output::line(&object.to_string());
         }
-        for Check { check, place, ms, error, .. } in &self.checks {
+        let mut last = &None;
+        for Check { check, machine, place, ms, error, .. } in &self.checks {
+            if let Some(name) = machine.as_deref().filter(|_| machine != last) {
+                output::line(&format!("{:<10} {name}", "machine"));
+            }
+            last = machine;
             let result = match (ms, error) {
                 (Some(ms), _) => format!("ok      {ms} ms"),
                 (None, Some(error)) => format!("failed  {error}"),
@@ -299,6 +361,7 @@ impl Findings {
             output::line(&format!("{check:<10} {place:<32} {result}"));
         }
         let identity = match (address.key, self.found) {
+            _ if self.other.is_some() => "DIFFERS: the machines show different keys".to_owned(),
             (_, None) => "unknown: no peer has shown a key".to_owned(),
             (None, Some(found)) => format!("the address names no key; found {found}"),
             (Some(key), Some(found)) if key == found => format!("ok      matches {key}"),
@@ -309,8 +372,11 @@ impl Findings {
             output::line(&format!("{:<10} the peer sees this machine as {observed}", "seen from"));
         }
         match exit {
-            Exit::Failure => {
+            Exit::Failure if self.machines.is_empty() => {
                 output::error_line("something answers, but not as a peer that nodes reach over UDP")
+            }
+            Exit::Failure => {
+                output::error_line("not every machine answers as a peer that nodes reach over UDP")
             }
             Exit::Unreachable => output::error_line("nothing answers"),
             Exit::Mismatch => output::error_line(
