@@ -301,8 +301,8 @@ pub(crate) struct Step {
 /// One thing that `doctor` looked at.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Check {
-    /// A stable name: `socket`, `name`, `key`, `udp`, `tcp`, `registered`, `nat`, `mapped-port`,
-    /// `ipv6` or `path`.
+    /// A stable name: `socket`, `name`, `key`, `udp`, `tcp`, `machine`, `registered`, `nat`,
+    /// `mapped-port`, `ipv6` or `path`.
     pub(crate) check: String,
     /// The rendezvous peer or the contact that it is about.
     #[serde(default, skip_serializing_if = "Option::is_none")]

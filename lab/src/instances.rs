@@ -17,7 +17,7 @@ use crate::ledger::{Batch, Ledger, StreamId, Wrong, settle};
 use crate::names::{Listed, NameServer};
 use crate::people::{Person, START, is};
 use crate::plan::{MOST_PEOPLE, SERVER_V4, Side};
-use crate::program::{Programs, Running};
+use crate::program::{Programs, Running, run as run_program};
 use crate::tools;
 use crate::world::{Distance, World};
 
@@ -159,9 +159,16 @@ pub fn run(plan: &Plan, mut tell: impl FnMut(&str)) -> Result<Outcome> {
         joined.collect::<Result<Vec<_>>>()
     })?;
     tell(&format!("{people} people are there, after {:.1?}", begun.elapsed()));
-    for pair in members.chunks(2) {
-        pair[0].person.befriend(&pair[1].person)?;
-    }
+    std::thread::scope(|scope| {
+        let meet = |pair: &[Member<'_>]| pair[0].person.befriend(&pair[1].person);
+        let threads: Vec<_> =
+            members.chunks(2).map(|pair| scope.spawn(move || meet(pair))).collect();
+        threads.into_iter().try_for_each(|thread| {
+            thread.join().map_err(|_| anyhow!("the thread of a pair panicked"))?
+        })
+    })?;
+    let found = look(&world, &plan.programs, &members[0])?;
+    tell(&format!("a node and rendezvous-peer probe see {found} machines"));
 
     let mut story = Story {
         ledger: &ledger,
@@ -181,8 +188,8 @@ pub fn run(plan: &Plan, mut tell: impl FnMut(&str)) -> Result<Outcome> {
     listed.retain(|number| *number != REMOVED);
     names.list(&listing(&listed, places))?;
     changes.push(story.go_on("one out of the name", &mut members, &listed, None)?);
-    if let Some(machine) = machines[REMOVED].take() {
-        machine.stop()?;
+    if let Some(mut machine) = machines[REMOVED].take() {
+        machine.kill();
     }
     tell(&format!("{} has gone", label(REMOVED)));
 
@@ -198,6 +205,33 @@ pub fn run(plan: &Plan, mut tell: impl FnMut(&str)) -> Result<Outcome> {
         moved_for_nothing: story.moved_for_nothing,
         wrong: ledger.wrong(),
     })
+}
+
+/// What `halloo doctor` and `rendezvous-peer probe` say about the name: how many machines there are,
+/// all of which answer.
+fn look(world: &World, programs: &Programs, member: &Member<'_>) -> Result<usize> {
+    let doctor = || -> Result<Vec<String>> {
+        let said = member.person.halloo(&["doctor"])?;
+        let machines = said.iter().filter(|line| line["check"] == "machine");
+        let answer = machines.filter(|line| line["ok"] == true);
+        Ok(answer.filter_map(|line| line["figures"]["place"].as_str().map(str::to_owned)).collect())
+    };
+    let mut probe = programs.rendezvous_peer();
+    probe.args(["probe", NAME, "--json"]);
+    let node = world.node(member.person.side())?;
+    let (doctor, probed) = std::thread::scope(|scope| {
+        let doctor = scope.spawn(doctor);
+        let probed = run_program(node, probe);
+        (doctor.join(), probed)
+    });
+    let mut doctor = doctor.map_err(|_| anyhow!("the thread of the doctor panicked"))??;
+    doctor.sort();
+    let probed = probed?;
+    let probed = probed.first().context("rendezvous-peer probe says nothing")?;
+    let hosts: Vec<String> = (0..FIRST).map(host).collect();
+    ensure!(probed["machines"] == serde_json::json!(hosts), "probe says {probed}");
+    ensure!(doctor == hosts, "halloo doctor says {doctor:?}");
+    Ok(hosts.len())
 }
 
 /// What all machines have in common.

@@ -43,6 +43,8 @@ const LOOK_BACK: Duration = Duration::from_secs(120);
 /// A peer of which nothing was heard for so long is asked whether it is there. The sign of life that
 /// QUIC asks for comes every 20 seconds.
 const MAX_SILENCE: Duration = Duration::from_secs(22);
+/// How often it is looked whether anything was heard.
+const LISTEN: Duration = Duration::from_secs(4);
 /// How often the bundle's age is looked at.
 pub(super) const UPKEEP: Duration = Duration::from_secs(3600);
 
@@ -373,9 +375,9 @@ impl<'a> Session<'a> {
         let mut used = Instant::now();
         let mut network = self.net.network.subscribe();
         let mut ended = self.net.ended.subscribe();
-        let mut listen = tokio::time::interval(MAX_SILENCE);
+        let mut listen = tokio::time::interval(LISTEN);
         listen.reset();
-        let mut heard = self.connection.datagrams_heard();
+        let mut heard = (self.connection.datagrams_heard(), Instant::now());
         loop {
             let idle = async {
                 match park_after {
@@ -448,8 +450,10 @@ impl<'a> Session<'a> {
                 }
                 // QUIC asks for a sign of life more often than that.
                 _ = listen.tick() => {
-                    let before = std::mem::replace(&mut heard, self.connection.datagrams_heard());
-                    if before == heard && !self.answers(session).await? {
+                    let (count, at) = heard;
+                    if self.connection.datagrams_heard() != count {
+                        heard = (self.connection.datagrams_heard(), Instant::now());
+                    } else if at.elapsed() >= MAX_SILENCE && !self.answers(session).await? {
                         return Err(Ended::Silent("has not been heard for a while"));
                     }
                 }
