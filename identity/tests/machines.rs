@@ -15,7 +15,7 @@ fn people(count: u64) -> impl Iterator<Item = Fingerprint> {
 }
 
 fn machine(name: &str, priority: u16, weight: u16) -> Machine {
-    Machine { place: PeerHost::new(name, 443).unwrap(), priority, weight }
+    Machine { place: PeerHost::new(name, 443).expect("a name of a test"), priority, weight }
 }
 
 fn some(count: usize) -> Vec<Machine> {
@@ -127,7 +127,7 @@ fn machine_lists() -> impl Strategy<Value = Vec<Machine>> {
     let one =
         ("[a-f]{1,2}\\.test", 0..3_u16, prop_oneof![Just(0), 1..4_u16, any::<u16>()], 1..3_u16);
     let one = one.prop_map(|(host, priority, weight, port)| Machine {
-        place: PeerHost::new(&host, port).unwrap(),
+        place: PeerHost::new(&host, port).expect("a name of a test"),
         priority,
         weight,
     });

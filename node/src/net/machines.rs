@@ -1,7 +1,7 @@
 //! The machines behind the names of peers: what the domain name system says, kept as long as it
 //! says, and which of them led nowhere lately.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -15,6 +15,8 @@ use crate::core::places::PutBack;
 
 /// How often it is looked which names are in use.
 const LOOK: Duration = Duration::from_secs(60);
+/// Least time between two such looks.
+const SOONEST: Duration = Duration::from_secs(1);
 /// How long what was known last serves when the domain name system does not answer.
 const UNANSWERED: Duration = Duration::from_secs(30);
 /// Names that are remembered; when there are more, those that have expired are forgotten.
@@ -139,17 +141,15 @@ impl Net {
 pub(crate) async fn run(net: Arc<Net>) {
     let mut changed = net.directory.changed.subscribe();
     loop {
-        let mut names: BTreeMap<PeerHost, Instant> = BTreeMap::new();
-        for name in net.own_peers.iter().cloned().chain(net.post.peers()) {
-            if !names.contains_key(&name) {
-                let until = net.directory.known(&name).await.until;
-                names.insert(name, until);
-            }
+        let names: BTreeSet<PeerHost> =
+            net.own_peers.iter().cloned().chain(net.post.peers()).collect();
+        let mut next = Instant::now() + LOOK;
+        for name in &names {
+            next = next.min(net.directory.known(name).await.until);
         }
-        let now = Instant::now();
-        let next = names.into_values().min().map_or(now + LOOK, |next| next.min(now + LOOK));
+        let soonest = Instant::now() + SOONEST;
         tokio::select! {
-            () = tokio::time::sleep_until(next.max(now + names::MIN_TTL / 5).into()) => {}
+            () = tokio::time::sleep_until(next.max(soonest).into()) => {}
             Ok(()) = changed.changed() => {
                 tracing::debug!("The machines of a peer have changed");
                 let waiting = net.store.run(|_, cx| cx.db.contacts_with_unacked()).await;
