@@ -67,6 +67,9 @@ pub enum Call {
     /// Asks to be rung by datagrams ([`parked`](crate::parked)) when this connection has ended. Needs
     /// a session, and a connection over UDP.
     Park,
+    /// Gives the registration up, with everything that waits: the peer forgets the device at once and
+    /// not after two weeks. Needs a session, which ends.
+    Leave,
 }
 
 impl Call {
@@ -85,7 +88,8 @@ impl Call {
             | Self::Peek { .. }
             | Self::Ack(_)
             | Self::Attest(_)
-            | Self::Park => true,
+            | Self::Park
+            | Self::Leave => true,
             Self::Register(_) | Self::LookUp(_) | Self::Drop(_) | Self::Knock(_) => false,
         }
     }
@@ -203,7 +207,7 @@ pub struct KnockMessage {
 pub enum Response {
     /// To [`Call::Register`].
     Registered(Registered),
-    /// To publish, grant, revoke and acknowledge.
+    /// To publish, grant, revoke, acknowledge and leave.
     Done,
     /// To [`Call::Peek`].
     Page(Page),
@@ -497,7 +501,7 @@ impl Control for Request {
                     && k.message.as_ref().is_none_or(|m| m.envelope.len() <= MAX_ENVELOPE)
             }
             Call::Attest(a) => a.len() <= MAX_ATTESTED,
-            Call::Peek { .. } | Call::LookUp(_) | Call::Park => true,
+            Call::Peek { .. } | Call::LookUp(_) | Call::Park | Call::Leave => true,
         };
         if fits { Ok(()) } else { Err(DecodeError::TooLong) }
     }

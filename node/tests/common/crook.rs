@@ -380,6 +380,8 @@ impl Crook {
             (Call::Knock(_), _) => Response::Knocked(Knocked { callee: None, message: None }),
             // It rings nobody.
             (Call::Park, _) => Response::Refused(PeerError::Malformed),
+            // No node leaves yet.
+            (Call::Leave, _) => Response::Refused(PeerError::Malformed),
             (_, None) => Response::Refused(PeerError::NotRegistered),
         };
         (answer, None)
@@ -454,5 +456,6 @@ fn name(call: &Call) -> &'static str {
         Call::Knock(_) => "knock",
         Call::Attest(_) => "attest",
         Call::Park => "park",
+        Call::Leave => "leave",
     }
 }

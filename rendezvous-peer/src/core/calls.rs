@@ -66,6 +66,7 @@ impl Core {
             Call::Drop(d) => self.drop_envelope(d, now),
             Call::Knock(k) => Ok(self.knock(k, origin, now)),
             Call::Attest(shown) => self.attest(own()?, &shown, now),
+            Call::Leave => self.leave_for_good(own()?),
             // It needs the connection's key: `Core::park`.
             Call::Park => Err(PeerError::Malformed),
         }
@@ -212,6 +213,16 @@ impl Core {
         Ok(Response::Done.into())
     }
 
+    /// Forgets a device that wants to be forgotten.
+    fn leave_for_good(&self, key: RowKey) -> Result<Outcome, PeerError> {
+        let mut row = self.rows.remove(&key).ok_or(PeerError::NotRegistered)?;
+        row.release_all_channels(&self.relay);
+        self.counters.expired.add(row.mailbox.len());
+        self.counters.left.add(1);
+        self.registrations.fetch_sub(1, Ordering::Relaxed);
+        Ok(Response::Done.into())
+    }
+
     fn peek(
         &self,
         key: RowKey,
@@ -308,7 +319,7 @@ fn cost(call: &Call) -> u32 {
 
 /// Whether a stopping peer refuses it. What lets devices fetch what is there goes on.
 fn adds_state(call: &Call) -> bool {
-    !matches!(call, Call::Peek { .. } | Call::Ack(_) | Call::Revoke(_))
+    !matches!(call, Call::Peek { .. } | Call::Ack(_) | Call::Revoke(_) | Call::Leave)
 }
 
 fn seconds(span: std::time::Duration) -> u32 {

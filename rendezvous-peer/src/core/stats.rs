@@ -79,7 +79,7 @@ counters! {
     pushed,
     /// Envelopes acknowledged by their recipients.
     acknowledged,
-    /// Envelopes whose time ran out.
+    /// Envelopes whose time ran out, or that of their recipient's registration.
     expired,
     /// Knocks asked for.
     knocks,
@@ -128,6 +128,8 @@ counters! {
     datagrams_ignored,
     /// Registrations forgotten because nobody came back.
     forgotten,
+    /// Registrations that their devices gave up.
+    left,
     /// Requests refused, for whatever reason.
     refused,
 }

@@ -136,6 +136,16 @@ impl Table {
         Ok(RowRef { place: place(number, slot), shard })
     }
 
+    /// Takes the row with a name out.
+    pub(super) fn remove(&self, key: &RowKey) -> Option<Row> {
+        let hash = self.hasher.hash_one(key);
+        let mut shard = self.lock(Self::number(hash));
+        let Shard { rows, slots } = &mut *shard;
+        let found = slots.find_entry(hash, |&slot| rows[slot as usize].key == *key).ok()?;
+        let (slot, _) = found.remove();
+        Some(rows.remove(slot as usize).row)
+    }
+
     /// The row at a place, which may be another one than it was.
     pub(super) fn at(&self, place: Place) -> Option<RowRef<'_>> {
         let shard = self.lock(place.shard());
@@ -242,12 +252,16 @@ mod tests {
     proptest! {
         #[test]
         fn it_holds_what_a_map_holds(
-            steps in proptest::collection::vec((0u16..300, any::<u64>(), any::<bool>()), 0..600),
+            steps in proptest::collection::vec((0u16..300, any::<u64>(), 0u8..4), 0..600),
         ) {
             let (table, mut model) = (Table::new(), BTreeMap::new());
             let mut places = BTreeMap::new();
-            for (n, counter, sweeps) in steps {
-                if sweeps {
+            for (n, counter, step) in steps {
+                if step == 3 {
+                    let removed = table.remove(&key(n)).map(|row| row.counter);
+                    prop_assert_eq!(removed, model.remove(&n));
+                    places.remove(&n);
+                } else if step == 2 {
                     let odd = counter % 2;
                     table.sweep(Table::PARTS, |row| row.counter % 2 == odd);
                     model.retain(|_, it: &mut u64| *it % 2 == odd);

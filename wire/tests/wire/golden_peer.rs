@@ -126,6 +126,7 @@ fn requests() {
             ("attest", request(session, Call::Attest(vec![mapped(42)]))),
             ("attest/nothing", request(session, Call::Attest(vec![]))),
             ("park", request(session, Call::Park)),
+            ("leave", request(session, Call::Leave)),
         ],
         Control::encode,
         Control::decode,

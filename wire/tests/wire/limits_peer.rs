@@ -218,7 +218,7 @@ fn a_claimed_length_allocates_nothing() {
 #[test]
 fn unknown_control_messages_are_refused() {
     let unknown = Err(Invalid("control message"));
-    assert_eq!(Request::decode(&[0, 11]), unknown);
+    assert_eq!(Request::decode(&[0, 12]), unknown);
     assert_eq!(Response::decode(&[8]).map(drop), unknown.map(drop));
     assert_eq!(Response::decode(&[6, 16]).map(drop), Err(Invalid("control message")));
     assert_eq!(Response::decode(&[6, 15, 6]).map(drop), Err(Invalid("control message")));

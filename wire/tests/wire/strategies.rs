@@ -69,6 +69,7 @@ fn call() -> impl Strategy<Value = Call> {
         knock().prop_map(Call::Knock),
         attested().prop_map(Call::Attest),
         Just(Call::Park),
+        Just(Call::Leave),
     ]
 }
 

@@ -24,6 +24,7 @@ const COUNTERS: [(&str, &str, &str); 38] = [
     ("registered", "rdv_registrations_made", "Registrations made or renewed"),
     ("not_admitted", "rdv_registrations_not_admitted", "Registrations refused because the peer does not host everybody"),
     ("forgotten", "rdv_registrations_forgotten", "Registrations forgotten because nobody came back"),
+    ("left", "rdv_registrations_given_up", "Registrations that their devices gave up"),
     ("published", "rdv_bundles_published", "Prekey bundles published"),
     ("looked_up", "rdv_lookups", "Look-ups answered with a bundle"),
     ("dropped", "rdv_envelopes_accepted", "Envelopes accepted"),

@@ -255,3 +255,48 @@ fn a_draining_peer_lets_devices_fetch_and_takes_nothing_more() {
     let late = w.core.welcome(ConnId(99), origin(ConnId(99)), None, w.now);
     assert_eq!(late, Err(CloseReason::Stopping));
 }
+
+#[test]
+fn who_leaves_is_forgotten_at_once_with_everything_that_waits() {
+    let mut w = World::new();
+    let empty = w.core.stats();
+    let (bob, registered) = w.register(BOB, 1);
+    let grant = Grant { id: token(1).id(), card: vec![] };
+    let session = Some(registered.session);
+    assert_eq!(w.ask(bob, session, Call::Grant(vec![grant])), Response::Done);
+    let alice = w.anonymous();
+    let knock = Knock {
+        to: BOB.fingerprint(),
+        device: DeviceId::FIRST,
+        token: token(1),
+        card: vec![],
+        reveal: false,
+        attested: vec![],
+        relay: true,
+        datagrams: vec![],
+        message: Some(KnockMessage { instance: None, envelope: envelope(Lane::Contacts, 1) }),
+    };
+    w.call(alice, None, Call::Knock(knock.clone()));
+    assert_eq!((w.core.stats().registrations, w.core.stats().channels), (1, 1));
+    assert_eq!(w.ask(alice, None, Call::Leave), Response::Refused(PeerError::NotRegistered));
+
+    assert_eq!(w.ask(bob, session, Call::Leave), Response::Done);
+    let stats = w.core.stats();
+    assert_eq!((stats.registrations, stats.left), (0, 1));
+    assert!(w.core.inspect(w.now).is_empty());
+    let Response::Knocked(knocked) = w.call(alice, None, Call::Knock(knock)).response else {
+        panic!("a knock is answered");
+    };
+    assert!(knocked.callee.is_none() && knocked.message.unwrap().is_err());
+    w.pass(Duration::from_secs(600));
+    w.expire();
+    let stats = w.core.stats();
+    assert_eq!((stats.channels, stats.memory_used), (0, empty.memory_used), "nothing is left");
+
+    // The session has ended, and the device may come again, under any counter.
+    let again = w.call(bob, session, Call::Peek { after: None });
+    assert_eq!(again.response, Response::Refused(PeerError::WrongSession));
+    let (_, fresh) = w.register(BOB, 1);
+    assert_ne!(fresh.session, registered.session);
+    assert_eq!((fresh.capabilities, fresh.waiting), (0, 0));
+}
