@@ -22,6 +22,7 @@ use crate::route::Route;
 use crate::route_state::RouteState;
 use crate::socket::PathSocket;
 use crate::tls::{self, Credentials, PeerTrust};
+use crate::udp::Udp;
 use crate::virtual_addr::Place;
 
 /// Rendezvous peers whose tickets are kept: those of a few hundred contacts. The longest known
@@ -83,6 +84,24 @@ impl Endpoint {
     /// # Errors
     /// [`BindError`]
     pub fn bind(listen: SocketAddr, role: EndpointRole<'_>) -> Result<Self, BindError> {
+        Self::over(|| PathSocket::bind(listen), role)
+    }
+
+    /// Takes a UDP socket that somebody else has opened, a service manager for example.
+    ///
+    /// # Errors
+    /// [`BindError`]
+    pub fn from_std(
+        socket: std::net::UdpSocket,
+        role: EndpointRole<'_>,
+    ) -> Result<Self, BindError> {
+        Self::over(|| Udp::from_std(socket).map(PathSocket::on), role)
+    }
+
+    fn over(
+        open: impl FnOnce() -> io::Result<PathSocket>,
+        role: EndpointRole<'_>,
+    ) -> Result<Self, BindError> {
         if tokio::runtime::Handle::try_current().is_err() {
             return Err(BindError::NoRuntime);
         }
@@ -99,7 +118,7 @@ impl Endpoint {
                 (config::endpoint(&key.key_pkcs8()), server, Role::Peer)
             }
         };
-        let socket = Arc::new(PathSocket::bind(listen).map_err(BindError::Socket)?);
+        let socket = Arc::new(open().map_err(BindError::Socket)?);
         let quic = quinn::Endpoint::new_with_abstract_socket(
             endpoint,
             Some(server),

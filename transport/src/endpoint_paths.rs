@@ -14,6 +14,7 @@ use crate::forward::Forward;
 use crate::route::Route;
 use crate::routes::{NEW_SOURCE_QUEUE, NewSource};
 use crate::tunnel::Tunnel;
+use crate::udp::Udp;
 use crate::virtual_addr::Place;
 
 /// From whom an endpoint takes QUIC.
@@ -72,6 +73,15 @@ impl Endpoint {
     /// The system's, or that there is a second port.
     pub fn bind_second(&self, port: u16) -> io::Result<SocketAddr> {
         self.socket().bind_second(port)
+    }
+
+    /// Makes a UDP socket that somebody else has opened the second port, as
+    /// [`bind_second`](Self::bind_second) does.
+    ///
+    /// # Errors
+    /// The system's, or that there is a second port.
+    pub fn take_second(&self, socket: std::net::UdpSocket) -> io::Result<SocketAddr> {
+        self.socket().take_second(Udp::from_std(socket)?)
     }
 
     /// The probes that arrive, 256 at most at a time. `None` when they have been taken; until then

@@ -70,8 +70,13 @@ impl PathSocket {
     /// Binds `listen`. The unspecified IPv6 address takes IPv4 along where the system allows it,
     /// and stands for IPv4 alone where there is no IPv6.
     pub(crate) fn bind(listen: SocketAddr) -> io::Result<Self> {
-        Ok(Self {
-            main: Udp::bind(listen)?,
+        Ok(Self::on(Udp::bind(listen)?))
+    }
+
+    /// Everything around this socket.
+    pub(crate) fn on(main: Udp) -> Self {
+        Self {
+            main,
             second: OnceLock::new(),
             extras: Extras::new(),
             net: VirtualNet::new(),
@@ -84,7 +89,7 @@ impl PathSocket {
             own_addrs: OwnAddrs::default(),
             demux: Demux::default(),
             turn: AtomicUsize::new(0),
-        })
+        }
     }
 
     /// The address that the system gave.
@@ -111,7 +116,11 @@ impl PathSocket {
 
     /// Binds a rendezvous peer's second port.
     pub(crate) fn bind_second(&self, port: u16) -> io::Result<SocketAddr> {
-        let second = self.main.another(port)?;
+        self.take_second(self.main.another(port)?)
+    }
+
+    /// Makes this socket the second port.
+    pub(crate) fn take_second(&self, second: Udp) -> io::Result<SocketAddr> {
         let addr = second.bound_addr()?;
         self.second
             .set(second)

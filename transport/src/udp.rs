@@ -70,7 +70,22 @@ impl Udp {
             }
         };
         socket.bind(&listen.into())?;
-        let socket = std::net::UdpSocket::from(socket);
+        Self::on(socket.into(), family)
+    }
+
+    /// Takes a socket that somebody else has opened.
+    pub(crate) fn from_std(socket: std::net::UdpSocket) -> io::Result<Self> {
+        let family = match socket.local_addr()? {
+            SocketAddr::V4(_) => Family::V4,
+            SocketAddr::V6(at) => {
+                let both = !SockRef::from(&socket).only_v6()?;
+                Family::V6 { dual_stack: both && at.ip().is_unspecified() }
+            }
+        };
+        Self::on(socket, family)
+    }
+
+    fn on(socket: std::net::UdpSocket, family: Family) -> io::Result<Self> {
         let state = UdpSocketState::new((&socket).into())?;
         let aside = UdpSocketState::new((&socket).into())?;
         for granted in [

@@ -20,6 +20,9 @@
 //! one names the peer's host: the name was in the DNS query, or in the clear for the proxy, a
 //! moment before, and networks that allow nothing but HTTPS look at it.
 //!
+//! A peer's operator may give a [`Certificate`] of an authority. It is for those who are no nodes: a
+//! node offers to check Ed25519 and nothing else, and is shown the peer's own certificate as before.
+//!
 //! # Slow connections
 //!
 //! TCP repeats what is lost, and then everything behind it waits. Datagrams that could not be
@@ -31,6 +34,7 @@
 //! One for each tunnel, which ends with its [`WebSocketTunnel`] or with the connection. At a peer,
 //! one for each TCP connection, which end with [`Listener::serve`].
 
+mod certificate;
 mod http;
 mod listener;
 mod proxy;
@@ -60,6 +64,7 @@ use tokio_tungstenite::{WebSocketStream, client_async_with_config};
 use crate::endpoint::Endpoint;
 use crate::tls::{self, PeerTrust, Refusal};
 
+pub use certificate::{Certificate, CertificateError, not_after};
 pub use listener::{Limits, Listener, ListenerStats};
 pub use proxy::Proxy;
 

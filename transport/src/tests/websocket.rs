@@ -17,7 +17,8 @@ use tokio_tungstenite::tungstenite::Message;
 
 use super::*;
 use crate::websocket::{
-    Limits, Listener, Proxy, TunnelEnd, TunnelError, WebSocketTunnel, connect_by,
+    Certificate, CertificateError, Limits, Listener, Proxy, TunnelEnd, TunnelError,
+    WebSocketTunnel, connect_by,
 };
 
 /// A name that means nothing to the tests' sockets.
@@ -341,6 +342,66 @@ async fn a_proxy_that_refuses_says_why() {
         assert_eq!(refused.unwrap_err(), expected);
     }
     assert_eq!(there.listener.stats(), Default::default());
+}
+
+/// A certificate for [`HOST`] and its key, in PEM.
+fn pair() -> (rcgen::Certificate, rcgen::KeyPair) {
+    let key = rcgen::KeyPair::generate().unwrap();
+    let params = rcgen::CertificateParams::new([HOST.to_owned()]).unwrap();
+    (params.self_signed(&key).unwrap(), key)
+}
+
+#[tokio::test]
+async fn who_is_no_node_sees_the_certificate_of_an_authority() {
+    let (node, there) = (TestNode::new(), TunnelledPeer::new());
+    let open = there.tunnel(&node).await;
+    let (certificate, key) = pair();
+    let shown = Certificate::from_pem(certificate.pem().as_bytes(), key.serialize_pem().as_bytes());
+    there.listener.show(Some(shown.unwrap()));
+    let mut roots = rustls::RootCertStore::empty();
+    roots.add(certificate.der().clone()).unwrap();
+    let browse = async || {
+        // It knows nothing of hybrid key exchanges, as many programs do not.
+        let kx_groups = vec![rustls::crypto::aws_lc_rs::kx_group::X25519];
+        let provider = rustls::crypto::aws_lc_rs::default_provider();
+        let provider = rustls::crypto::CryptoProvider { kx_groups, ..provider };
+        let config = rustls::ClientConfig::builder_with_provider(Arc::new(provider))
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .with_root_certificates(roots.clone())
+            .with_no_client_auth();
+        let tcp = TcpStream::connect(there.tcp()).await.unwrap();
+        let name = ServerName::try_from(HOST).unwrap();
+        TlsConnector::from(Arc::new(config)).connect(name, tcp).await
+    };
+    let mut browser = browse().await.unwrap();
+    browser.write_all(b"GET / HTTP/1.1\r\nhost: x\r\n\r\n").await.unwrap();
+    let mut page = String::new();
+    browser.read_to_string(&mut page).await.unwrap();
+    assert!(page.starts_with("HTTP/1.1 200 "), "{page}");
+    // A node finds the key that it has pinned, and who was there before stays.
+    assert_eq!(there.tunnel(&node).await.peer_fingerprint(), there.peer.key.fingerprint());
+    assert!(!open.has_ended());
+    there.listener.show(None);
+    assert!(browse().await.is_err());
+    assert_eq!(there.tunnel(&node).await.peer_fingerprint(), there.peer.key.fingerprint());
+}
+
+#[test]
+fn a_pair_that_does_not_fit_is_named() {
+    let ((certificate, key), (_, other)) = (pair(), pair());
+    let (chain, key, other) = (certificate.pem(), key.serialize_pem(), other.serialize_pem());
+    let read = |chain: &str, key: &str| {
+        Certificate::from_pem(chain.as_bytes(), key.as_bytes()).map(|it| it.not_after()).err()
+    };
+    assert_eq!(read(&chain, &key), None);
+    assert_eq!(read("", &key), Some(CertificateError::NoCertificate));
+    assert_eq!(read(&key, &key), Some(CertificateError::NoCertificate));
+    assert_eq!(read(&chain.repeat(11), &key), Some(CertificateError::TooLong));
+    assert_eq!(read(&chain, &chain), Some(CertificateError::NoKey));
+    assert_eq!(read(&chain, &other), Some(CertificateError::Mismatch));
+    let nonsense = "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n";
+    assert_eq!(read(nonsense, &key), Some(CertificateError::BadCertificate));
 }
 
 impl TunnelledPeer {

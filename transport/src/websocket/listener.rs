@@ -4,12 +4,11 @@ use std::collections::HashMap;
 use std::io;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::Duration;
 
 use halloo_identity::PeerKey;
 use rustls::server::NoServerSessionStorage;
-use rustls::sign::SingleCertAndKey;
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::io::AsyncWriteExt;
 use tokio::net::{TcpListener, TcpStream};
@@ -21,11 +20,13 @@ use tokio_rustls::server::TlsStream;
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::protocol::Role;
 
+use super::certificate::{self, ALPN_CHALLENGE, Certificate};
 use super::http::{Answer, answer, read_head};
 use super::{ALPN, STEP_DEADLINE, TunnelEnd, config_of_socket, pump, tune};
 use crate::endpoint::Endpoint;
 use crate::error::BindError;
 use crate::socket::canonical;
+use crate::sync::{read, write};
 use crate::tls;
 
 /// TCP connections that the system keeps until they are looked at.
@@ -73,7 +74,8 @@ pub struct ListenerStats {
 #[derive(Debug)]
 pub struct Listener {
     socket: TcpListener,
-    tls: Acceptor,
+    own: Own,
+    tls: RwLock<Acceptor>,
     guests: Arc<Guests>,
 }
 
@@ -86,10 +88,38 @@ impl Listener {
         if tokio::runtime::Handle::try_current().is_err() {
             return Err(BindError::NoRuntime);
         }
-        let credentials = tls::peer_credentials(key).map_err(|_| BindError::Key)?;
         let socket = open(listen).map_err(BindError::Socket)?;
+        Self::on(socket, key, limits)
+    }
+
+    /// Takes a TCP port that somebody else has opened. `key` is the peer's, as with
+    /// [`bind`](Self::bind).
+    ///
+    /// # Errors
+    /// [`BindError`]
+    pub fn from_std(
+        socket: std::net::TcpListener,
+        key: &PeerKey,
+        limits: Limits,
+    ) -> Result<Self, BindError> {
+        if tokio::runtime::Handle::try_current().is_err() {
+            return Err(BindError::NoRuntime);
+        }
+        socket.set_nonblocking(true).map_err(BindError::Socket)?;
+        Self::on(TcpListener::from_std(socket).map_err(BindError::Socket)?, key, limits)
+    }
+
+    fn on(socket: TcpListener, key: &PeerKey, limits: Limits) -> Result<Self, BindError> {
+        let own = tls::peer_credentials(key).map_err(|_| BindError::Key)?;
         let guests = Arc::new(Guests::new(limits));
-        Ok(Self { socket, tls: Acceptor(acceptor(credentials)), guests })
+        let tls = RwLock::new(Acceptor(acceptor(Arc::clone(&own), None)));
+        Ok(Self { socket, own: Own(own), tls, guests })
+    }
+
+    /// Shows this certificate from now on to all who are no nodes; `None` is the peer's own. Tunnels
+    /// that are open stay.
+    pub fn show(&self, certificate: Option<Certificate>) {
+        *write(&self.tls) = Acceptor(acceptor(Arc::clone(&self.own.0), certificate));
     }
 
     /// The port's address.
@@ -131,7 +161,7 @@ impl Listener {
                         self.guests.refused.fetch_add(1, Ordering::Relaxed);
                         continue;
                     };
-                    let (tls, endpoint) = (self.tls.0.clone(), endpoint.clone());
+                    let (tls, endpoint) = (read(&self.tls).0.clone(), endpoint.clone());
                     connections.spawn(serve_connection(tcp, source, tls, endpoint, guest));
                 }
                 Err(e) => {
@@ -178,6 +208,11 @@ async fn handshake(
     tls: TlsAcceptor,
 ) -> io::Result<Option<WebSocketStream<TlsStream<TcpStream>>>> {
     let mut tls = tls.accept(tcp).await?;
+    if tls.get_ref().1.alpn_protocol() == Some(ALPN_CHALLENGE) {
+        // The certificate was the answer.
+        tls.shutdown().await?;
+        return Ok(None);
+    }
     let (head, rest) = read_head(&mut tls).await?;
     match answer(&head) {
         Answer::Tunnel(response) => {
@@ -210,17 +245,35 @@ fn open(listen: SocketAddr) -> io::Result<TcpListener> {
     TcpListener::from_std(socket.into())
 }
 
-/// TLS as QUIC has it, but for anonymous clients, and without resumption: a tunnel lasts.
-fn acceptor(credentials: tls::Credentials) -> TlsAcceptor {
-    let mut config = rustls::ServerConfig::builder_with_provider(Arc::new(tls::provider()))
+/// TLS as QUIC has it, but for anonymous clients, and without resumption: a tunnel lasts. Who is no
+/// node may agree on more where there is a certificate for those.
+fn acceptor(own: tls::Credentials, certificate: Option<Certificate>) -> TlsAcceptor {
+    let provider = match &certificate {
+        None => tls::provider(),
+        Some(_) => certificate::provider(),
+    };
+    let mut alpn = vec![ALPN.to_vec()];
+    if certificate.as_ref().is_some_and(Certificate::takes_challenges) {
+        alpn.push(ALPN_CHALLENGE.to_vec());
+    }
+    let mut config = rustls::ServerConfig::builder_with_provider(Arc::new(provider))
         .with_protocol_versions(&[&rustls::version::TLS13])
         .expect("the provider speaks TLS 1.3")
         .with_no_client_auth()
-        .with_cert_resolver(Arc::new(SingleCertAndKey::from(credentials)));
-    config.alpn_protocols = vec![ALPN.to_vec()];
+        .with_cert_resolver(certificate::resolver(own, certificate));
+    config.alpn_protocols = alpn;
     config.session_storage = Arc::new(NoServerSessionStorage {});
     config.send_tls13_tickets = 0;
     TlsAcceptor::from(Arc::new(config))
+}
+
+/// The peer's own certificate and key.
+struct Own(tls::Credentials);
+
+impl std::fmt::Debug for Own {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Own")
+    }
 }
 
 struct Acceptor(TlsAcceptor);
