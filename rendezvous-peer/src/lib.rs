@@ -55,13 +55,16 @@
 //! Logs hold no address and no fingerprint at any level: what could be either is wrapped in
 //! [`Redacted`], and a test searches the log of a full scenario for them.
 
+pub mod certificate;
 pub mod core;
 pub mod keyfile;
 mod redacted;
 mod server;
 
 pub use redacted::Redacted;
+#[cfg(feature = "acme")]
+pub use server::AcmeError;
 pub use server::{
-    Config, EchoPort, ListenError, Monitor, PublicHost, RunningPeer, StartError, WebSocketAddr,
-    addresses, is_public, start,
+    Acme, CertificateEnd, Config, EchoPort, ListenError, Monitor, PublicHost, RunningPeer, Sockets,
+    StartError, WebSocketAddr, addresses, is_public, start, start_on,
 };

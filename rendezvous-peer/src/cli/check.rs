@@ -3,6 +3,7 @@
 use std::fs;
 
 use rendezvous_peer::core::{Access, Rate};
+use rendezvous_peer::{CertificateEnd, Config, WebSocketAddr};
 use serde_json::{Map, Value, json};
 
 use super::failure::{Exit, Failure};
@@ -50,6 +51,7 @@ fn warnings(effective: &Effective) -> Vec<String> {
     };
     let mut warnings: Vec<String> =
         unlimited(rates, "").chain(unlimited(relay_rates, "'s line")).collect();
+    warnings.extend(of_certificate(&effective.config));
     if limits.connections_per_source >= limits.connections {
         warnings.push(
             "max_connections_per_network is not below max_connections: one network may take \
@@ -88,6 +90,26 @@ fn warnings(effective: &Effective) -> Vec<String> {
         ));
     }
     warnings
+}
+
+/// What is wrong with the certificate's files, as far as who checks may read them.
+fn of_certificate(config: &Config) -> Option<String> {
+    let files = config.certificate.as_ref()?;
+    if config.websocket == WebSocketAddr::Off {
+        return Some("tls_certificate is for the WebSockets' port, and websocket = off".to_owned());
+    }
+    match files.read() {
+        Err(error) => Some(Failure::of(Exit::Config, "certificate", &error).message().to_owned()),
+        Ok(certificate) => {
+            let end = CertificateEnd::of(certificate.not_after()?);
+            let path = files.certificate.display();
+            match end.days_left {
+                ..0 => Some(format!("{path} has expired")),
+                days if end.is_near() => Some(format!("{path} ends in {days} days")),
+                _ => None,
+            }
+        }
+    }
 }
 
 /// Bytes of memory that the machine has, or that this process's container may use.

@@ -79,6 +79,11 @@ impl Failure {
         Self::new(exit, code, message)
     }
 
+    /// What happened, for people.
+    pub(super) fn message(&self) -> &str {
+        &self.message
+    }
+
     /// Adds what to do.
     pub(super) fn try_this(mut self, hint: impl Into<String>) -> Self {
         self.hints.push(hint.into());

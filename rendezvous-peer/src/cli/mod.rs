@@ -18,6 +18,7 @@ mod run;
 mod service;
 mod settings;
 mod show;
+mod sockets;
 mod status;
 mod top;
 mod values;

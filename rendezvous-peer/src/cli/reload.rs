@@ -4,16 +4,21 @@ use rendezvous_peer::RunningPeer;
 use rendezvous_peer::core::Access;
 use serde_json::{Map, Value, json};
 
-use super::failure::Failure;
+use super::failure::{Exit, Failure};
 use super::log::LogLevel;
 use super::output;
+use super::run::certificate_failure;
 use super::settings::Effective;
 
 /// The settings that hold from the start to the end. Another value waits for the next start.
-const AT_START: [&str; 9] = [
+const AT_START: [&str; 13] = [
     "listen",
     "echo_port",
     "websocket",
+    "acme",
+    "acme_contact",
+    "acme_directory",
+    "acme_cache",
     "public_host",
     "data_dir",
     "require_memory_protection",
@@ -41,8 +46,12 @@ pub(super) fn reload(
 ) {
     let json = current.json;
     let changes = again.and_then(|again| {
+        // What can fail comes first, and before anything has changed.
+        again.config.limits.check().map_err(|e| Failure::of(Exit::Config, "config-invalid", &e))?;
+        peer.set_certificate(again.config.certificate.clone())
+            .map_err(|e| certificate_failure(&e))?;
         peer.set_limits(again.config.limits)
-            .map_err(|e| Failure::of(super::failure::Exit::Config, "config-invalid", &e))?;
+            .map_err(|e| Failure::of(Exit::Config, "config-invalid", &e))?;
         peer.set_drain(again.config.drain);
         peer.set_access(again.config.access.clone());
         log.set(again.log);
@@ -84,6 +93,7 @@ fn take_over(current: &mut Effective, again: Effective) -> Changes {
     current.config.access = again.config.access;
     current.config.limits = again.config.limits;
     current.config.drain = again.config.drain;
+    current.config.certificate = again.config.certificate;
     current.log = again.log;
     changes
 }
@@ -133,8 +143,8 @@ mod tests {
         let names: Vec<_> = settings::defaults().unwrap().rows.iter().map(|r| r.name).collect();
         assert!(AT_START.iter().all(|name| names.contains(name)));
         let taken_over: Vec<_> = names.into_iter().filter(|n| !AT_START.contains(n)).collect();
-        // Each of these is a limit, whom the peer hosts, the level of the log, or the time to leave.
-        // A setting that is none of them belongs to the list above.
+        // Each of these is a limit, whom the peer hosts, the certificate, the level of the log, or the
+        // time to leave. A setting that is none of them belongs to the list above.
         let limits = [
             "max_",
             "rate_",
@@ -143,6 +153,7 @@ mod tests {
             "registration_ttl",
             "parked_",
             "return_rate",
+            "tls_",
         ];
         for name in taken_over {
             let known = limits.iter().any(|prefix| name.starts_with(prefix));

@@ -5,9 +5,10 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use halloo_transport::BindError;
+use rendezvous_peer::certificate::CertificateFileError;
 use rendezvous_peer::core::{Access, Incident, Limits};
 use rendezvous_peer::keyfile::{KEY_FILE, KeyError};
-use rendezvous_peer::{Config, RunningPeer, StartError};
+use rendezvous_peer::{CertificateEnd, Config, RunningPeer, Sockets, StartError};
 use serde_json::json;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::time::{MissedTickBehavior, interval};
@@ -20,7 +21,7 @@ use super::log::{self, LogLevel};
 use super::service::Service;
 use super::settings::Effective;
 use super::values::{BitRate, ByteSize, Span};
-use super::{address, harden, output, port_owner, reload};
+use super::{address, harden, output, port_owner, reload, sockets};
 
 /// How often incidents are printed.
 const INCIDENT_TICK: Duration = Duration::from_secs(1);
@@ -29,6 +30,7 @@ const INCIDENT_TICK: Duration = Duration::from_secs(1);
 /// again.
 pub(super) fn run(resolve: &dyn Fn() -> Result<Effective, Failure>) -> Result<Exit, Failure> {
     let effective = resolve()?;
+    let sockets = sockets::handed_over()?;
     let log = log::install(effective.log, effective.log_format);
     harden::harden();
     let protection = Protection::of(&Facts::of_this_process());
@@ -39,11 +41,12 @@ pub(super) fn run(resolve: &dyn Fn() -> Result<Effective, Failure>) -> Result<Ex
         .enable_all()
         .build()
         .map_err(|e| Failure::of(Exit::Failure, "no-runtime", &e))?;
-    runtime.block_on(serve(effective, resolve, &log, &protection))
+    runtime.block_on(serve(effective, sockets, resolve, &log, &protection))
 }
 
 async fn serve(
     mut effective: Effective,
+    sockets: Sockets,
     resolve: &dyn Fn() -> Result<Effective, Failure>,
     level: &LogLevel,
     protection: &Protection,
@@ -54,18 +57,24 @@ async fn serve(
     let mut hangup = signal(SignalKind::hangup()).map_err(no_signals)?;
     let from_terminal = has_terminal();
     let admin = admin_listener(&effective).await?;
-    let mut peer =
-        rendezvous_peer::start(effective.config.clone()).await.map_err(|e| start_failure(&e))?;
+    let handed_over = HandedOver::of(&sockets);
+    let mut peer = rendezvous_peer::start_on(effective.config.clone(), sockets)
+        .await
+        .map_err(|e| start_failure(&e))?;
     let admin_addr = admin.as_ref().map(AdminListener::local_addr);
     let _admin = admin.map(|admin| admin.serve(peer.monitor(), admin::Facts::of(&peer)));
     if effective.json {
-        ready_event(&peer, admin_addr, protection);
+        ready_event(&peer, admin_addr, handed_over, protection);
     } else {
-        banner(&peer, &effective.config, admin_addr, protection);
+        banner(&peer, &effective.config, admin_addr, handed_over, protection);
     }
     let service = Service::new();
     service.ready(&peer);
     let mut sweeps = peer.sweeps();
+    let mut certificates = peer.certificate_changes();
+    if certificates.borrow().is_some() {
+        certificates.mark_changed();
+    }
     let mut log = IncidentLog::default();
     let mut tick = interval(INCIDENT_TICK);
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -79,6 +88,12 @@ async fn serve(
                 reload::reload(&mut effective, resolve(), &mut peer, level);
             }
             _ = tick.tick() => log.print(&peer, effective.json),
+            Ok(()) = certificates.changed() => {
+                let ends = *certificates.borrow_and_update();
+                if effective.json {
+                    output::event("certificate", json!({ "ends_s": ends }));
+                }
+            }
             Ok(()) = sweeps.changed() => service.alive(&peer),
         }
     };
@@ -136,7 +151,24 @@ fn admin_failure(address: SocketAddr, error: &io::Error) -> Failure {
     Failure::new(exit, "cannot-listen", message)
 }
 
-fn ready_event(peer: &RunningPeer, admin: Option<SocketAddr>, protection: &Protection) {
+/// How many sockets the service manager has handed over.
+#[derive(Clone, Copy)]
+struct HandedOver(usize);
+
+impl HandedOver {
+    fn of(sockets: &Sockets) -> Self {
+        let Sockets { udp, second, tcp } = sockets;
+        let given = [udp.is_some(), second.is_some(), tcp.is_some()];
+        Self(given.into_iter().filter(|&is| is).count())
+    }
+}
+
+fn ready_event(
+    peer: &RunningPeer,
+    admin: Option<SocketAddr>,
+    handed_over: HandedOver,
+    protection: &Protection,
+) {
     let addresses: Vec<String> = peer.addresses().iter().map(ToString::to_string).collect();
     output::event(
         "ready",
@@ -148,20 +180,32 @@ fn ready_event(peer: &RunningPeer, admin: Option<SocketAddr>, protection: &Prote
             "listen": peer.local_addr().to_string(),
             "echo_port": peer.echo_port(),
             "websocket": peer.websocket_addr().map(|a| a.to_string()),
+            "certificate_ends_s": peer.certificate_end().map(|end| end.at),
             "admin": admin.map(|a| a.to_string()),
+            "sockets_handed_over": handed_over.0,
             "pid": std::process::id(),
             "memory_protection": protection.json(),
         }),
     );
 }
 
-fn banner(peer: &RunningPeer, config: &Config, admin: Option<SocketAddr>, protection: &Protection) {
+fn banner(
+    peer: &RunningPeer,
+    config: &Config,
+    admin: Option<SocketAddr>,
+    handed_over: HandedOver,
+    protection: &Protection,
+) {
     let limits = &config.limits;
     output::line(&format!("rendezvous-peer {}", env!("CARGO_PKG_VERSION")));
     for address in peer.addresses() {
         output::line(&format!("  address     {address}"));
     }
     output::line(&format!("  listening   {}", listening(peer)));
+    if handed_over.0 > 0 {
+        let n = handed_over.0;
+        output::line(&format!("  sockets     {n} of these handed over by the service manager"));
+    }
     let admin = admin.map_or("off".to_owned(), |a| format!("http://{a}/, for this machine only"));
     output::line(&format!("  admin       {admin}"));
     output::line(&format!("  hosts       {}", hosts(&config.access)));
@@ -171,10 +215,18 @@ fn banner(peer: &RunningPeer, config: &Config, admin: Option<SocketAddr>, protec
         ByteSize(limits.process_memory()),
         Span(limits.envelope_ttl)
     ));
+    if let Some(end) = peer.certificate_end() {
+        output::line(&format!("  certificate {}", certificate(end)));
+    }
+    if let Some(acme) = &config.acme {
+        let (hosts, cache) = (acme.hosts.join(", "), acme.cache.display());
+        output::line(&format!("  acme        for {hosts}; keeps its account and keys in {cache}"));
+    }
     output::line(&format!("  secrecy     {}", protection.summary()));
     output::line(&format!(
-        "  on disk     {} and nothing else; logs hold no addresses and no identities",
-        config.data_dir.join(KEY_FILE).display()
+        "  on disk     {} and nothing else{}; logs hold no addresses and no identities",
+        config.data_dir.join(KEY_FILE).display(),
+        if config.acme.is_some() { " of its own" } else { "" }
     ));
     if let Some(note) = address::host_note(config, Some(peer.address())) {
         output::line(&format!("  note        {note}"));
@@ -204,6 +256,14 @@ fn hosts(access: &Access) -> String {
         Access::Open => "everybody who has its address".to_owned(),
         Access::Invite { .. } => "those with an invite: rendezvous-peer invite".to_owned(),
         Access::AllowList(list) => format!("a list of {}", list.len()),
+    }
+}
+
+/// Until when a certificate is good.
+fn certificate(end: CertificateEnd) -> String {
+    match end.days_left {
+        ..0 => "of an authority, which has EXPIRED: renew it, the peer takes it over".to_owned(),
+        days => format!("of an authority, for those who are no nodes; {days} days left"),
     }
 }
 
@@ -286,6 +346,10 @@ fn start_failure(error: &StartError) -> Failure {
         StartError::Limits(_) | StartError::Host(_) => {
             Failure::of(Exit::Config, "config-invalid", error)
         }
+        #[cfg(feature = "acme")]
+        StartError::Acme(_) => Failure::of(Exit::Config, "acme-unusable", error)
+            .try_this("--acme-cache with a directory that this user may write"),
+        StartError::Certificate(e) => certificate_failure(e),
         StartError::Bind { listen, source: BindError::Socket(e) } => {
             listen_failure(error, e, "--listen", port_owner::of_udp(listen.port()))
         }
@@ -342,5 +406,26 @@ pub(super) fn key_failure(error: &KeyError) -> Failure {
         }
         _ => Failure::of(Exit::Config, "key-damaged", error)
             .try_this("restoring it from a copy; a fresh key is one that nodes do not know"),
+    }
+}
+
+/// The failure that a certificate is which cannot be had.
+pub(super) fn certificate_failure(error: &CertificateFileError) -> Failure {
+    match error {
+        CertificateFileError::Read { source, .. } => {
+            let (exit, hint) = match source.kind() {
+                io::ErrorKind::PermissionDenied => {
+                    (Exit::Permission, "a group that the peer is in, and `chmod 640` on the file")
+                }
+                _ => (Exit::Config, "--tls-certificate and --tls-key with the paths of the files"),
+            };
+            Failure::of(exit, "certificate-unreadable", error).try_this(hint)
+        }
+        CertificateFileError::OpenToOthers { path, .. } => {
+            Failure::of(Exit::Permission, "certificate-key-open-to-others", error)
+                .try_this(format!("chmod o= {}", path.display()))
+        }
+        _ => Failure::of(Exit::Config, "certificate-unusable", error)
+            .try_this("the file that your authority calls `fullchain.pem`, and its `privkey.pem`"),
     }
 }

@@ -11,11 +11,12 @@ use std::sync::Arc;
 use clap::parser::ValueSource;
 use clap::{ArgMatches, Args, Command};
 use halloo_wire::InviteId;
+use rendezvous_peer::certificate::CertificateFiles;
 use rendezvous_peer::core::limits::{
     CONNECTION_MEMORY, MAX_COST, MAX_RELAY_BATCH, MIN_MEMORY, PROGRAM_MEMORY,
 };
 use rendezvous_peer::core::{Access, AllowList, Limits, Rate};
-use rendezvous_peer::{Config, EchoPort, PublicHost, WebSocketAddr};
+use rendezvous_peer::{Acme, Config, EchoPort, PublicHost, WebSocketAddr};
 use serde::{Deserialize, Deserializer};
 use tracing::level_filters::LevelFilter;
 
@@ -58,6 +59,25 @@ pub(super) struct Settings {
     #[arg(long, env = "RENDEZVOUS_PEER_WEBSOCKET", value_name = "ADDR:PORT")]
     #[serde(deserialize_with = "websocket")]
     websocket: Option<WebSocketAddr>,
+    /// A certificate of an authority for the WebSockets' port, PEM, for those who are no nodes
+    #[arg(long, env = "RENDEZVOUS_PEER_TLS_CERTIFICATE", value_name = "FILE")]
+    tls_certificate: Option<PathBuf>,
+    /// The private key of that certificate, PEM
+    #[arg(long, env = "RENDEZVOUS_PEER_TLS_KEY", value_name = "FILE")]
+    tls_key: Option<PathBuf>,
+    /// A name for which the peer gets such a certificate by itself, from an authority that speaks
+    /// ACME; may be repeated
+    #[arg(long, env = "RENDEZVOUS_PEER_ACME", value_name = "NAME", value_delimiter = ',')]
+    acme: Option<Vec<String>>,
+    /// Where the authority may write to: a mail address; may be repeated
+    #[arg(long, env = "RENDEZVOUS_PEER_ACME_CONTACT", value_name = "MAIL", value_delimiter = ',')]
+    acme_contact: Option<Vec<String>>,
+    /// Where the authority begins
+    #[arg(long, env = "RENDEZVOUS_PEER_ACME_DIRECTORY", value_name = "URL")]
+    acme_directory: Option<String>,
+    /// Where the account with the authority and the certificate are kept; needed with `acme`
+    #[arg(long, env = "RENDEZVOUS_PEER_ACME_CACHE", value_name = "DIR")]
+    acme_cache: Option<PathBuf>,
     /// A name under which nodes reach this peer; may be repeated
     #[arg(
         long,
@@ -297,6 +317,12 @@ impl Settings {
         let listen = pick!(listen, Ok(any));
         let echo_port = pick!(echo_port, Ok(EchoPort::Next));
         let websocket = pick!(websocket, Ok(WebSocketAddr::Same));
+        let tls_certificate = pick!(tls_certificate, Ok(PathBuf::new()));
+        let tls_key = pick!(tls_key, Ok(PathBuf::new()));
+        let acme = pick!(acme, Ok(Vec::new()));
+        let acme_contact = pick!(acme_contact, Ok(Vec::new()));
+        let acme_directory = pick!(acme_directory, Ok(Acme::LETS_ENCRYPT.to_owned()));
+        let acme_cache = pick!(acme_cache, Ok(PathBuf::new()));
         let public_hosts = pick!(public_host, Ok(Vec::new()));
         let data_dir = pick!(data_dir, default_data_dir());
         let admin = pick!(admin, Ok(AdminAddr::default()));
@@ -347,10 +373,18 @@ impl Settings {
             ..limits
         };
         limits.check().map_err(|e| Failure::of(Exit::Config, "config-invalid", &e))?;
+        let certificate = certificate_files(tls_certificate, tls_key)?;
+        let acme = of_acme(acme, acme_contact, acme_directory, acme_cache)?;
+        if acme.is_some() && (certificate.is_some() || websocket == WebSocketAddr::Off) {
+            let message = "acme is for the WebSockets' port, in place of tls_certificate";
+            return Err(Failure::new(Exit::Config, "config-invalid", message));
+        }
         let config = Config {
             listen,
             echo_port,
             websocket,
+            certificate,
+            acme,
             public_hosts,
             data_dir,
             limits,
@@ -472,6 +506,18 @@ impl Written for Vec<InviteId> {
     }
 }
 
+impl Written for String {
+    fn written(&self) -> toml::Value {
+        toml::Value::String(self.clone())
+    }
+}
+
+impl Written for Vec<String> {
+    fn written(&self) -> toml::Value {
+        self.clone().into()
+    }
+}
+
 impl Written for Vec<PublicHost> {
     fn written(&self) -> toml::Value {
         self.iter().map(ToString::to_string).collect::<Vec<_>>().into()
@@ -552,6 +598,47 @@ fn meant(message: &str) -> Option<String> {
     close.then(|| format!("unknown field `{unknown}`; is `{name}` meant?"))
 }
 
+/// Both files of a certificate, or neither. An empty path is none.
+fn certificate_files(
+    certificate: PathBuf,
+    key: PathBuf,
+) -> Result<Option<CertificateFiles>, Failure> {
+    match (certificate.as_os_str().is_empty(), key.as_os_str().is_empty()) {
+        (true, true) => Ok(None),
+        (false, false) => Ok(Some(CertificateFiles { certificate, key })),
+        (given, _) => {
+            let (has, lacks) = match given {
+                false => ("tls_certificate", "tls_key"),
+                true => ("tls_key", "tls_certificate"),
+            };
+            let message = format!("{has} is of no use without {lacks}");
+            Err(Failure::new(Exit::Config, "config-invalid", message))
+        }
+    }
+}
+
+/// What is asked of an authority, if anything.
+fn of_acme(
+    hosts: Vec<String>,
+    contact: Vec<String>,
+    directory: String,
+    cache: PathBuf,
+) -> Result<Option<Acme>, Failure> {
+    if hosts.is_empty() {
+        return Ok(None);
+    }
+    if cache.as_os_str().is_empty() {
+        let message = "acme needs acme_cache: a peer that kept neither its account nor its \
+                       certificate would ask for new ones at each start, and an authority gives \
+                       only some in a week";
+        return Err(Failure::new(Exit::Config, "acme-without-cache", message)
+            .try_this("--acme-cache /var/lib/rendezvous-peer/acme"));
+    }
+    let mail = |it: String| if it.contains(':') { it } else { format!("mailto:{it}") };
+    let contact = contact.into_iter().map(mail).collect();
+    Ok(Some(Acme { hosts, contact, directory, cache }))
+}
+
 fn rate(per_second: u32) -> Rate {
     Rate { per_second, burst: per_second.saturating_mul(BURST_SECONDS).max(MAX_COST) }
 }
@@ -622,10 +709,16 @@ mod tests {
     use clap::FromArgMatches;
 
     /// One value for each setting, as it is written on the command line and in a file.
-    const SAMPLES: [(&str, &str, &str); 29] = [
+    const SAMPLES: [(&str, &str, &str); 35] = [
         ("listen", "127.0.0.1:1", "\"127.0.0.1:1\""),
         ("echo_port", "9", "9"),
         ("websocket", "127.0.0.1:2", "\"127.0.0.1:2\""),
+        ("tls_certificate", "/c.pem", "\"/c.pem\""),
+        ("tls_key", "/k.pem", "\"/k.pem\""),
+        ("acme", "a.example,b.example", "[\"a.example\", \"b.example\"]"),
+        ("acme_contact", "a@a.example", "[\"a@a.example\"]"),
+        ("acme_directory", "https://x/", "\"https://x/\""),
+        ("acme_cache", "/acme", "\"/acme\""),
         ("public_host", "a.example,b.example:9", "[\"a.example\", \"b.example:9\"]"),
         ("data_dir", "/x", "\"/x\""),
         ("admin", "[::1]:3", "\"[::1]:3\""),
@@ -690,8 +783,15 @@ mod tests {
         assert_eq!(names, SAMPLES.map(|(name, ..)| name));
         for (name, flag, toml) in SAMPLES {
             let flag = format!("--{}={flag}", name.replace('_', "-"));
-            let by_flag = resolve(&[&flag], "").unwrap();
-            let by_file = resolve(&[], &format!("{name} = {toml}\n")).unwrap();
+            // Of two that need each other, the other one stands in the file.
+            let with = match name {
+                "tls_certificate" => "tls_key = \"/k.pem\"\n",
+                "acme" => "acme_cache = \"/acme\"\n",
+                "tls_key" => "tls_certificate = \"/c.pem\"\n",
+                _ => "",
+            };
+            let by_flag = resolve(&[&flag], with).unwrap();
+            let by_file = resolve(&[], &format!("{with}{name} = {toml}\n")).unwrap();
             let row = |e: &Effective| {
                 let row = e.rows.iter().find(|r| r.name == name).unwrap();
                 (row.value.clone(), row.source.clone())
@@ -767,6 +867,30 @@ mod tests {
     fn a_mistyped_invite_is_not_taken_back_in_silence() {
         assert!(failure("revoked_invites = [\"000g\"]\n").contains("an invite's id 16"));
         assert!(failure("access = \"closed\"\n").contains("allow-list"));
+    }
+
+    #[test]
+    fn a_certificate_needs_its_key() {
+        let config = |file| resolve(&[], file).unwrap().config;
+        let both = config("tls_certificate = \"/c\"\ntls_key = \"/k\"\n").certificate.unwrap();
+        assert_eq!((both.certificate, both.key), ("/c".into(), "/k".into()));
+        assert!(config("tls_certificate = \"\"\ntls_key = \"\"\n").certificate.is_none());
+        assert!(failure("tls_certificate = \"/c\"\n").contains("without tls_key"));
+        assert!(failure("tls_key = \"/k\"\n").contains("without tls_certificate"));
+    }
+
+    #[test]
+    fn an_authority_is_asked_only_where_its_answers_can_be_kept() {
+        let file = "acme = [\"a.example\"]\nacme_contact = [\"a@a.example\"]\n";
+        assert!(failure(file).contains("acme-without-cache"));
+        let cache = "acme_cache = \"/acme\"\n";
+        let acme = resolve(&[], &format!("{file}{cache}")).unwrap().config.acme.unwrap();
+        assert_eq!(acme.contact, ["mailto:a@a.example"]);
+        assert_eq!(acme.directory, Acme::LETS_ENCRYPT);
+        assert!(resolve(&[], cache).unwrap().config.acme.is_none());
+        let both = format!("{file}{cache}tls_certificate = \"/c\"\ntls_key = \"/k\"\n");
+        assert!(failure(&both).contains("in place of tls_certificate"));
+        assert!(failure(&format!("{file}{cache}websocket = \"off\"\n")).contains("WebSockets"));
     }
 
     #[test]

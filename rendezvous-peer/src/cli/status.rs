@@ -2,7 +2,7 @@
 
 use serde_json::json;
 
-use super::admin::{Section, State, Status, client, sections};
+use super::admin::{Section, State, Status, certificate, client, sections};
 use super::failure::{Exit, Failure};
 use super::output;
 use super::settings::Effective;
@@ -21,10 +21,15 @@ pub(super) fn health(effective: &Effective) -> Result<Exit, Failure> {
         State::Accepting => ("accepting", Exit::Ok),
         State::Draining => ("draining", Exit::Failure),
     };
+    let near = status.certificate.filter(|ending| ending.near);
+    let warnings: Vec<String> =
+        near.map(|ending| format!("the certificate {}", certificate(ending))).into_iter().collect();
     if effective.json {
-        output::line(&json!({ "schema": output::SCHEMA, "state": word }).to_string());
+        let object = json!({ "schema": output::SCHEMA, "state": word, "warnings": warnings });
+        output::line(&object.to_string());
     } else {
         output::line(word);
+        warnings.iter().for_each(|warning| output::error_line(&format!("warning: {warning}")));
     }
     Ok(exit)
 }

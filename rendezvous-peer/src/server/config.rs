@@ -1,7 +1,7 @@
 //! What a peer is started with, and why it may not start.
 
 use std::fmt;
-use std::net::{Ipv6Addr, SocketAddr};
+use std::net::{Ipv6Addr, SocketAddr, TcpListener, UdpSocket};
 use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
@@ -10,6 +10,7 @@ use halloo_identity::HostError;
 use halloo_transport::BindError;
 
 use super::PublicHost;
+use crate::certificate::{CertificateFileError, CertificateFiles};
 use crate::core::{Access, Limits, LimitsError};
 use crate::keyfile::KeyError;
 
@@ -23,6 +24,11 @@ pub struct Config {
     pub echo_port: EchoPort,
     /// Where to take WebSockets, TCP, from nodes whose network blocks UDP.
     pub websocket: WebSocketAddr,
+    /// The certificate of an authority, shown at the WebSockets' port to those who are no nodes.
+    /// Without one they see the peer's own, as nodes do.
+    pub certificate: Option<CertificateFiles>,
+    /// The authority that is asked for such a certificate, in place of files with one.
+    pub acme: Option<Acme>,
     /// Names under which nodes reach the peer. When there are none, its address is the machine's.
     pub public_hosts: Vec<PublicHost>,
     /// Where the key is kept, and nothing else.
@@ -42,6 +48,8 @@ impl Config {
             listen: SocketAddr::from((Ipv6Addr::UNSPECIFIED, 443)),
             echo_port: EchoPort::Next,
             websocket: WebSocketAddr::Same,
+            certificate: None,
+            acme: None,
             public_hosts: Vec::new(),
             data_dir: data_dir.into(),
             limits: Limits::default(),
@@ -49,6 +57,37 @@ impl Config {
             access: Access::Open,
         }
     }
+}
+
+/// An authority that speaks ACME (RFC 8555), and what it is asked for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Acme {
+    /// The names in the certificate. The authority connects to each at TCP port 443.
+    pub hosts: Vec<String>,
+    /// Where the authority may write to: `mailto:somebody@example.org`. It may be empty.
+    pub contact: Vec<String>,
+    /// Where the authority begins.
+    pub directory: String,
+    /// Where the account's key and the certificate are kept. Without them each start would ask for a
+    /// new certificate, and the authority would soon refuse.
+    pub cache: PathBuf,
+}
+
+impl Acme {
+    /// Let's Encrypt.
+    pub const LETS_ENCRYPT: &str = "https://acme-v02.api.letsencrypt.org/directory";
+}
+
+/// Sockets that somebody else has opened, a service manager for example. For those that are not
+/// there, the peer opens its own as the configuration says.
+#[derive(Debug, Default)]
+pub struct Sockets {
+    /// The main one, for everything.
+    pub udp: Option<UdpSocket>,
+    /// The second UDP port, at which nodes learn how their NAT behaves.
+    pub second: Option<UdpSocket>,
+    /// For WebSockets.
+    pub tcp: Option<TcpListener>,
 }
 
 /// The second UDP port. When it cannot be opened, the peer goes on without it.
@@ -172,6 +211,17 @@ pub enum StartError {
     /// The place under which nodes would reach the peer is none.
     #[error("the peer's address cannot be written: {0}")]
     Host(#[from] HostError),
+    /// The certificate of an authority cannot be used.
+    #[error("the certificate for the WebSockets' port: {0}")]
+    Certificate(#[source] CertificateFileError),
+    /// No authority can be asked for a certificate.
+    #[cfg(feature = "acme")]
+    #[error("no certificate can be asked for")]
+    Acme(#[from] super::AcmeError),
+    /// This program cannot ask for a certificate: it was built without the feature `acme`.
+    #[cfg(not(feature = "acme"))]
+    #[error("this program was built without ACME (the feature `acme`)")]
+    NoAcme,
     /// The operating system gave no random bytes.
     #[error("the operating system gives no random bytes")]
     Random(#[source] getrandom::Error),

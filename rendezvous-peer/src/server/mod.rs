@@ -4,13 +4,16 @@
 //! not QUIC never comes here: the socket asks the core itself ([`forwarder`]). Every task belongs
 //! to one tracker and hears a token, so that [`RunningPeer::shutdown`] waits for all of them.
 
+#[cfg(feature = "acme")]
+mod acme;
+mod certificate;
 mod config;
 mod connection;
 mod forwarder;
 mod host;
 mod monitor;
 
-use std::net::SocketAddr;
+use std::net::{SocketAddr, TcpListener, UdpSocket};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -26,14 +29,21 @@ use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+#[cfg(feature = "acme")]
+use self::acme::Orders;
+use self::certificate::Certificates;
 use self::forwarder::Forwarder;
+use crate::certificate::{CertificateFileError, CertificateFiles};
 use crate::core::{
     Access, ConnId, Core, Expired, Incident, Limits, LimitsError, Millis, Outcome, Ring, RowView,
     Stats,
 };
 use crate::keyfile;
 
-pub use self::config::{Config, EchoPort, ListenError, StartError, WebSocketAddr};
+#[cfg(feature = "acme")]
+pub use self::acme::AcmeError;
+pub use self::certificate::CertificateEnd;
+pub use self::config::{Acme, Config, EchoPort, ListenError, Sockets, StartError, WebSocketAddr};
 pub use self::host::{PublicHost, is_public};
 pub use self::monitor::Monitor;
 
@@ -58,8 +68,20 @@ const GOODBYE: Duration = Duration::from_secs(1);
 ///
 /// # Cancel safety
 /// It does not wait for anything, so it is not cancelled half-way.
-#[allow(clippy::unused_async, reason = "starting may come to wait; callers await it already")]
 pub async fn start(config: Config) -> Result<RunningPeer, StartError> {
+    start_on(config, Sockets::default()).await
+}
+
+/// Starts a peer as [`start`] does, on sockets that somebody else has opened, as far as there are any.
+/// What the configuration says about where to listen is for the others.
+///
+/// # Errors
+/// [`StartError`]; nothing is left running then. A key that was made stays.
+///
+/// # Cancel safety
+/// As [`start`].
+#[allow(clippy::unused_async, reason = "starting may come to wait; callers await it already")]
+pub async fn start_on(config: Config, sockets: Sockets) -> Result<RunningPeer, StartError> {
     config.limits.check()?;
     let key = keyfile::load_or_create(&config.data_dir)?;
     let clock = Clock(Instant::now());
@@ -67,11 +89,30 @@ pub async fn start(config: Config) -> Result<RunningPeer, StartError> {
     getrandom::fill(&mut instance).map_err(StartError::Random)?;
     getrandom::fill(&mut seed).map_err(StartError::Random)?;
     let bind = |source| StartError::Bind { listen: config.listen, source };
-    let endpoint = Endpoint::bind(config.listen, EndpointRole::Peer { key: &key }).map_err(bind)?;
+    let role = EndpointRole::Peer { key: &key };
+    let endpoint = match sockets.udp {
+        Some(socket) => Endpoint::from_std(socket, role),
+        None => Endpoint::bind(config.listen, role),
+    };
+    let endpoint = endpoint.map_err(bind)?;
     let local = endpoint.local_addr().map_err(|e| bind(BindError::Socket(e)))?;
     let addresses = addresses(&config.public_hosts, local, &key)?;
-    let tunnels = tunnels(&config, local, &key)?;
-    let echo_port = second_port(&config, &endpoint);
+    let tunnels = tunnels(&config, sockets.tcp, local, &key)?;
+    let certificates =
+        Arc::new(Certificates::new(tunnels.as_ref().map_or_else(Weak::new, Arc::downgrade)));
+    certificates.use_files(config.certificate.clone()).map_err(StartError::Certificate)?;
+    #[cfg(feature = "acme")]
+    let orders = config
+        .acme
+        .clone()
+        .filter(|_| tunnels.is_some())
+        .map(|acme| Orders::new(acme, &certificates))
+        .transpose()?;
+    #[cfg(not(feature = "acme"))]
+    if config.acme.is_some() {
+        return Err(StartError::NoAcme);
+    }
+    let echo_port = second_port(&config, sockets.second, &endpoint);
     let core = Core::new(config.limits, InstanceId(instance), seed, clock.now())?;
     let core = Arc::new(core.with_echo_port(echo_port).with_invites(key.invite_key()));
     core.set_access(config.access.clone());
@@ -97,15 +138,40 @@ pub async fn start(config: Config) -> Result<RunningPeer, StartError> {
     shared.tasks.spawn(ring_loop(Arc::clone(&shared)));
     if let Some(tunnels) = &tunnels {
         shared.tasks.spawn(tunnel_loop(Arc::clone(&shared), Arc::clone(tunnels)));
+        let looking = certificate::look_loop(Arc::clone(&certificates));
+        shared.tasks.spawn(shared.stop.clone().run_until_cancelled_owned(looking));
+    }
+    #[cfg(feature = "acme")]
+    if let Some(orders) = orders {
+        certificates.show(Some(orders.certificate()));
+        shared.tasks.spawn(shared.stop.clone().run_until_cancelled_owned(orders.run()));
     }
     let (fingerprint, drain) = (key.fingerprint(), config.drain);
-    Ok(RunningPeer { shared, local, echo_port, tunnels, addresses, fingerprint, drain })
+    Ok(RunningPeer {
+        shared,
+        local,
+        echo_port,
+        tunnels,
+        certificates,
+        addresses,
+        fingerprint,
+        drain,
+    })
 }
 
 /// Opens the second UDP port, if it can be had.
-fn second_port(config: &Config, endpoint: &Endpoint) -> Option<u16> {
-    let port = config.echo_port.port(config.listen.port())?;
-    match endpoint.bind_second(port) {
+fn second_port(config: &Config, given: Option<UdpSocket>, endpoint: &Endpoint) -> Option<u16> {
+    let (port, second) = match given {
+        Some(socket) => (socket.local_addr().ok()?.port(), endpoint.take_second(socket)),
+        None => {
+            let main = endpoint.local_addr().ok()?.port();
+            // The system may be asked for any port: then the second one is any other.
+            let listen = if config.listen.port() == 0 { 0 } else { main };
+            let port = config.echo_port.port(listen)?;
+            (port, endpoint.bind_second(port))
+        }
+    };
+    match second {
         Ok(second) => Some(second.port()),
         Err(error) => {
             tracing::warn!(
@@ -120,6 +186,7 @@ fn second_port(config: &Config, endpoint: &Endpoint) -> Option<u16> {
 /// Opens the TCP port for WebSockets, if it is wanted and can be had.
 fn tunnels(
     config: &Config,
+    given: Option<TcpListener>,
     local: SocketAddr,
     key: &PeerKey,
 ) -> Result<Option<Arc<Listener>>, StartError> {
@@ -136,6 +203,11 @@ fn tunnels(
             .map(|it| Some(Arc::new(it)))
             .map_err(|source| StartError::BindTcp { listen, source })
     };
+    if let Some(socket) = given {
+        return Listener::from_std(socket, key, limits)
+            .map(|it| Some(Arc::new(it)))
+            .map_err(|source| StartError::BindTcp { listen: local, source });
+    }
     match config.websocket {
         WebSocketAddr::Off => Ok(None),
         WebSocketAddr::At(listen) => bind(listen),
@@ -157,6 +229,7 @@ pub struct RunningPeer {
     local: SocketAddr,
     echo_port: Option<u16>,
     tunnels: Option<Arc<Listener>>,
+    certificates: Arc<Certificates>,
     addresses: Vec<PeerAddress>,
     fingerprint: PeerFingerprint,
     drain: Duration,
@@ -192,6 +265,30 @@ impl RunningPeer {
     /// What has come to the WebSockets' port, if there is one.
     pub fn websocket_stats(&self) -> Option<ListenerStats> {
         self.tunnels.as_ref().map(|tunnels| tunnels.stats())
+    }
+
+    /// When the certificate ends that those see at the WebSockets' port who are no nodes; `None` when
+    /// it is the peer's own, or is not there yet.
+    pub fn certificate_end(&self) -> Option<CertificateEnd> {
+        self.certificates.ends()
+    }
+
+    /// Hears of each certificate that is shown there from now on, by its end in seconds since 1970.
+    pub fn certificate_changes(&self) -> watch::Receiver<Option<i64>> {
+        self.certificates.changes()
+    }
+
+    /// Reads the certificate for the WebSockets' port from these files and shows it from now on;
+    /// without files, the peer's own. Files that are in use are also looked at each minute, and read
+    /// when they have changed.
+    ///
+    /// # Errors
+    /// [`CertificateFileError`]; what was shown before is shown on then.
+    pub fn set_certificate(
+        &self,
+        files: Option<CertificateFiles>,
+    ) -> Result<(), CertificateFileError> {
+        self.certificates.use_files(files)
     }
 
     /// The name of the peer's key.
@@ -241,7 +338,12 @@ impl RunningPeer {
     /// A view of the peer's counters that outlives it.
     pub fn monitor(&self) -> Monitor {
         let tunnels = self.tunnels.as_ref().map_or_else(Weak::new, Arc::downgrade);
-        Monitor { core: Arc::clone(&self.shared.core), clock: self.shared.clock, tunnels }
+        Monitor {
+            core: Arc::clone(&self.shared.core),
+            clock: self.shared.clock,
+            tunnels,
+            certificates: Arc::clone(&self.certificates),
+        }
     }
 
     /// How often what has expired was swept out, every five seconds. A sweep takes a part of the

@@ -6,6 +6,7 @@ use std::time::Duration;
 use halloo_transport::websocket::{Listener, ListenerStats};
 
 use super::Clock;
+use super::certificate::{CertificateEnd, Certificates};
 use crate::core::{Core, Incident, Limits, Stats};
 
 /// A view of a [`RunningPeer`](super::RunningPeer) that outlives it, so that one can watch it
@@ -15,6 +16,7 @@ pub struct Monitor {
     pub(super) core: Arc<Core>,
     pub(super) clock: Clock,
     pub(super) tunnels: Weak<Listener>,
+    pub(super) certificates: Arc<Certificates>,
 }
 
 impl Monitor {
@@ -31,6 +33,12 @@ impl Monitor {
     /// What has come to the WebSockets' port, while there is one.
     pub fn websocket_stats(&self) -> Option<ListenerStats> {
         self.tunnels.upgrade().map(|tunnels| tunnels.stats())
+    }
+
+    /// When the certificate of the WebSockets' port ends, as
+    /// [`RunningPeer::certificate_end`](super::RunningPeer::certificate_end).
+    pub fn certificate_end(&self) -> Option<CertificateEnd> {
+        self.certificates.ends()
     }
 
     /// The latest incidents, oldest first.

@@ -18,10 +18,10 @@ use tokio::net::TcpStream;
 use tokio::time::timeout;
 
 /// An answer over HTTP.
-struct Answer {
+pub(crate) struct Answer {
     status: u16,
     head: String,
-    body: String,
+    pub(crate) body: String,
 }
 
 /// Sends bytes and reads until the other side closes.
@@ -39,11 +39,11 @@ async fn say(admin: SocketAddr, bytes: &[u8]) -> Answer {
     Answer { status, head: head.to_ascii_lowercase(), body: body.to_owned() }
 }
 
-async fn get(admin: SocketAddr, path: &str) -> Answer {
+pub(crate) async fn get(admin: SocketAddr, path: &str) -> Answer {
     say(admin, format!("GET {path} HTTP/1.1\r\nHost: {admin}\r\n\r\n").as_bytes()).await
 }
 
-async fn status(admin: SocketAddr) -> Value {
+pub(crate) async fn status(admin: SocketAddr) -> Value {
     let answer = get(admin, "/status").await;
     assert_eq!(answer.status, 200);
     serde_json::from_str(&answer.body).unwrap()

@@ -3,7 +3,10 @@
 #![allow(clippy::unwrap_used)]
 
 mod access;
+#[cfg(feature = "acme")]
+mod acme;
 mod admin;
+mod certificate;
 mod common;
 mod echo;
 mod library;
@@ -22,4 +25,5 @@ mod scan;
 mod secrets;
 mod seizure;
 mod service;
+mod sockets;
 mod tunnel;

@@ -18,7 +18,7 @@ pub(super) const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0
 
 /// Each counter of a [`Status`] with the name and the help of its metric. `_total` is added.
 #[rustfmt::skip]
-const COUNTERS: [(&str, &str, &str); 38] = [
+const COUNTERS: [(&str, &str, &str); 39] = [
     ("connected", "rdv_connections_welcomed", "Connections welcomed"),
     ("connections_moved", "rdv_connections_moved", "Connections that have attested another address than their handshake's"),
     ("registered", "rdv_registrations_made", "Registrations made or renewed"),
@@ -95,6 +95,11 @@ impl Collector for Scrape {
         out.gauge("rdv_invites_in_use", invites, status.invites_in_use)?;
         let tunnels = "Tunnels through WebSockets";
         out.gauge("rdv_websocket_tunnels", tunnels, status.websocket_tunnels)?;
+        if let Some(ending) = status.certificate {
+            let help = "When the certificate of the WebSockets' port ends, since 1970";
+            let ends = u64::try_from(ending.ends_s).unwrap_or(0);
+            out.gauge("rdv_certificate_end_time_seconds", help, ends)?;
+        }
         for (counter, name, help) in COUNTERS {
             out.counter(name, help, status.counters.get(counter).copied().unwrap_or(0))?;
         }

@@ -41,7 +41,7 @@ use tokio::time::{sleep, timeout};
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 pub(super) use self::address::AdminAddr;
-pub(super) use self::sections::{Section, bytes, grouped, sections, span};
+pub(super) use self::sections::{Section, bytes, certificate, grouped, sections, span};
 #[cfg(test)]
 pub(super) use self::status::tests::sample;
 pub(super) use self::status::{Facts, Level, State, Status};

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::status::{Level, State, Status};
+use super::status::{Ending, Level, State, Status};
 
 /// A table with a title.
 pub(in crate::cli) struct Section {
@@ -77,10 +77,22 @@ fn peer(status: &Status) -> Vec<(&'static str, String)> {
         State::Accepting => "accepting",
         State::Draining => "draining",
     };
+    if let Some(ending) = status.certificate {
+        rows.push(("certificate", certificate(ending)));
+    }
     rows.push(("state", state.to_owned()));
     rows.push(("up for", span(Duration::from_millis(status.uptime_ms))));
     rows.push(("process", facts.pid.to_string()));
     rows
+}
+
+/// How long a certificate is good, in words that say what to do.
+pub(in crate::cli) fn certificate(ending: Ending) -> String {
+    match ending.days_left {
+        ..0 => "has expired: renew it".to_owned(),
+        days if ending.near => format!("ends in {days} days: its renewal seems to fail"),
+        days => format!("ends in {days} days"),
+    }
 }
 
 /// How many incidents of a kind there were, and when the latest.

@@ -6,7 +6,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use halloo_transport::websocket::ListenerStats;
 use rendezvous_peer::core::{Incident, Limits, Stats};
-use rendezvous_peer::{Monitor, RunningPeer};
+use rendezvous_peer::{CertificateEnd, Monitor, RunningPeer};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -38,6 +38,9 @@ pub(in crate::cli) struct Status {
     pub(in crate::cli) connections: Level,
     /// Tunnels through WebSockets.
     pub(in crate::cli) websocket_tunnels: u64,
+    /// The certificate of the WebSockets' port, if an authority has given it.
+    #[serde(default)]
+    pub(in crate::cli) certificate: Option<Ending>,
     /// Registered devices.
     pub(in crate::cli) registrations: Level,
     /// Invites that somebody has made theirs by using them first.
@@ -93,6 +96,23 @@ pub(in crate::cli) struct Level {
     pub(in crate::cli) limit: u64,
 }
 
+/// When a certificate ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub(in crate::cli) struct Ending {
+    /// In seconds since 1970.
+    pub(in crate::cli) ends_s: i64,
+    /// Whole days from now; negative when it is over.
+    pub(in crate::cli) days_left: i64,
+    /// Whether it should have been renewed.
+    pub(in crate::cli) near: bool,
+}
+
+impl From<CertificateEnd> for Ending {
+    fn from(end: CertificateEnd) -> Self {
+        Self { ends_s: end.at, days_left: end.days_left, near: end.is_near() }
+    }
+}
+
 /// An incident of the last hour.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(in crate::cli) struct Recent {
@@ -124,7 +144,10 @@ impl Status {
     pub(super) fn now(monitor: &Monitor, facts: &Facts) -> Self {
         let tunnels = monitor.websocket_stats().unwrap_or_default();
         let incidents = monitor.incidents();
-        Self::of(&monitor.stats(), &monitor.limits(), tunnels, &incidents, monitor.uptime(), facts)
+        let certificate = monitor.certificate_end().map(Ending::from);
+        let (stats, limits) = (monitor.stats(), monitor.limits());
+        let it = Self::of(&stats, &limits, tunnels, &incidents, monitor.uptime(), facts);
+        Self { certificate, ..it }
     }
 
     fn of(
@@ -150,6 +173,7 @@ impl Status {
             facts: facts.clone(),
             connections: level(stats.connections, limits.connections),
             websocket_tunnels: tunnels.open as u64,
+            certificate: None,
             registrations: level(stats.registrations, limits.registrations),
             invites_in_use: stats.invites_in_use as u64,
             relay_channels: level(stats.channels, limits.relay_channels),
