@@ -33,6 +33,7 @@ use halloo_identity::PeerAddress;
 
 use self::failure::{Exit, Failure};
 use self::settings::Settings;
+use self::values::Span;
 
 /// Introduces people to each other and keeps their sealed mail for a while, in memory only.
 ///
@@ -78,10 +79,16 @@ enum Command {
     Health(Settings),
     /// Shows what the peer that runs on this machine does, each second; `q` leaves
     Top(Settings),
-    /// Tries a peer from here, as a node would: QUIC, WebSocket, its key
+    /// Tries a peer from here, as a node would: QUIC, WebSocket, its key, the speed of its relay
     Probe {
         /// The peer's address, with its key
         address: PeerAddress,
+        /// Does not measure the relay, which takes a registration that is given up again
+        #[arg(long)]
+        no_relay: bool,
+        /// How long the relay is measured
+        #[arg(long, value_name = "TIME", default_value = "6s", conflicts_with = "no_relay")]
+        relay_time: Span,
         /// Prints a JSON object
         #[arg(long)]
         json: bool,
@@ -164,7 +171,9 @@ fn execute(cli: Cli, matches: &ArgMatches) -> Result<Exit, Failure> {
         Command::Status(settings) => status::status(&settings.resolve(inner, None)?),
         Command::Health(settings) => status::health(&settings.resolve(inner, None)?),
         Command::Top(settings) => top::top(&settings.resolve(inner, None)?),
-        Command::Probe { address, json } => probe::probe(&address, json),
+        Command::Probe { address, no_relay, relay_time, json } => {
+            probe::probe(&address, (!no_relay).then_some(relay_time.0), json)
+        }
         Command::SelfAudit { pid, settings } => {
             audit::self_audit(&settings.resolve(inner, None)?, pid)
         }

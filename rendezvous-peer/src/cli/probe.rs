@@ -1,5 +1,7 @@
 //! `rendezvous-peer probe`: a peer as a node sees it, from wherever this runs.
 
+mod relay;
+
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::{Duration, Instant};
 
@@ -14,6 +16,7 @@ use serde_json::json;
 use tokio::net::UdpSocket;
 use tokio::time::timeout;
 
+use self::relay::{Ends, RelayError, Speed};
 use super::failure::{Exit, Failure};
 use super::output;
 
@@ -43,6 +46,9 @@ struct Check {
     ms: Option<f64>,
     /// Why it did not work.
     error: Option<String>,
+    /// For the relay: bits in a second from one end to the other.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    bits_per_second: Option<u64>,
 }
 
 /// All that was found.
@@ -63,19 +69,23 @@ struct Findings {
     observed: Option<SocketAddr>,
 }
 
-/// Tries the peer at an address and prints what works.
-pub(super) fn probe(address: &PeerAddress, json: bool) -> Result<Exit, Failure> {
+/// Tries the peer at an address and prints what works. The relay is measured for `relay`, if it is.
+pub(super) fn probe(
+    address: &PeerAddress,
+    relay: Option<Duration>,
+    json: bool,
+) -> Result<Exit, Failure> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .map_err(|e| Failure::of(Exit::Failure, "no-runtime", &e))?;
-    let findings = runtime.block_on(examine(address))?;
+    let findings = runtime.block_on(examine(address, relay))?;
     let exit = findings.exit(address.key);
     findings.print(address, exit, json);
     Ok(exit)
 }
 
-async fn examine(address: &PeerAddress) -> Result<Findings, Failure> {
+async fn examine(address: &PeerAddress, relay: Option<Duration>) -> Result<Findings, Failure> {
     let mut findings = Findings::default();
     // A name of which nothing is known stands for one machine.
     let listed = names::machines(&address.host).await.ok().and_then(|listing| listing.machines);
@@ -84,14 +94,14 @@ async fn examine(address: &PeerAddress) -> Result<Findings, Failure> {
         let places = addresses(&address.host).await.map_err(|e| {
             Failure::new(Exit::Unreachable, "no-such-host", format!("{host} has no address: {e}"))
         })?;
-        examine_machine(&mut findings, address, places).await?;
+        examine_machine(&mut findings, address, places, relay).await?;
         return Ok(findings);
     };
     findings.machines = machines.all().iter().map(|machine| machine.place.clone()).collect();
     for machine in findings.machines.clone() {
         findings.machine = Some(machine.to_string());
         match addresses(&machine).await {
-            Ok(places) => examine_machine(&mut findings, address, places).await?,
+            Ok(places) => examine_machine(&mut findings, address, places, relay).await?,
             // The others may be there.
             Err(e) => findings.fails("name", machine.to_string(), &e),
         }
@@ -109,6 +119,7 @@ async fn examine_machine(
     findings: &mut Findings,
     address: &PeerAddress,
     places: Vec<SocketAddr>,
+    mut relay: Option<Duration>,
 ) -> Result<(), Failure> {
     let trust = address.key.map_or(PeerTrust::FirstUse, PeerTrust::Pinned);
     // It dials, and shows nobody who it is.
@@ -120,14 +131,28 @@ async fn examine_machine(
             SocketAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
         };
         let role = EndpointRole::Node { identity: &identity };
-        let endpoint = Endpoint::bind(SocketAddr::new(any, 0), role)
-            .map_err(|e| Failure::of(Exit::Failure, "no-socket", &e))?;
+        let bind = |role| {
+            Endpoint::bind(SocketAddr::new(any, 0), role)
+                .map_err(|e| Failure::of(Exit::Failure, "no-socket", &e))
+        };
+        let endpoint = bind(role)?;
         let second = quic(findings, &endpoint, place, trust).await;
         echo(findings, place).await;
         if let Some(port) = second.filter(|&port| port != place.port()) {
             echo(findings, SocketAddr::new(place.ip(), port)).await;
         }
         Box::pin(tunnel(findings, &endpoint, place, name, trust)).await;
+        if findings.reached_at(place)
+            && let Some(time) = relay.take()
+        {
+            let caller = Identity::generate();
+            let other = bind(EndpointRole::Node { identity: &caller })?;
+            let ends = Ends { callee: (&identity, &endpoint), caller: &other };
+            let measured = Box::pin(relay::measure(ends, place, trust, time)).await;
+            findings.relays(place, measured);
+            other.close(CloseCode::Done);
+            let _ = timeout(GOODBYE, other.wait_idle()).await;
+        }
         endpoint.close(CloseCode::Done);
         let _ = timeout(GOODBYE, endpoint.wait_idle()).await;
     }
@@ -281,13 +306,49 @@ impl Findings {
         let ms = (took.as_secs_f64() * 10_000.0).round() / 10.0;
         self.answered = true;
         let machine = self.machine.clone();
-        self.checks.push(Check { check, machine, place, ok: true, ms: Some(ms), error: None });
+        self.checks.push(Check {
+            check,
+            machine,
+            place,
+            ok: true,
+            ms: Some(ms),
+            error: None,
+            bits_per_second: None,
+        });
+    }
+
+    /// Whether QUIC has worked there.
+    fn reached_at(&self, place: SocketAddr) -> bool {
+        let place = format!("UDP {place}");
+        self.checks.iter().any(|c| c.check == "quic" && c.ok && c.place == place)
+    }
+
+    /// What has come of measuring the relay. A peer need not relay: nothing hangs on it.
+    fn relays(&mut self, place: SocketAddr, measured: Result<Speed, RelayError>) {
+        let place = format!("UDP {place}");
+        match measured {
+            Ok(speed) => {
+                self.works("relay", place, speed.there_and_back);
+                if let Some(check) = self.checks.last_mut() {
+                    check.bits_per_second = Some(speed.bits_per_second());
+                }
+            }
+            Err(error) => self.fails("relay", place, &error),
+        }
     }
 
     fn fails(&mut self, check: &'static str, place: String, error: &dyn std::fmt::Display) {
         let error = Some(error.to_string());
         let machine = self.machine.clone();
-        self.checks.push(Check { check, machine, place, ok: false, ms: None, error });
+        self.checks.push(Check {
+            check,
+            machine,
+            place,
+            ok: false,
+            ms: None,
+            error,
+            bits_per_second: None,
+        });
     }
 
     /// A key was shown. All machines of a name have the same.
@@ -348,12 +409,16 @@ impl Findings {
             return output::line(&object.to_string());
         }
         let mut last = &None;
-        for Check { check, machine, place, ms, error, .. } in &self.checks {
+        for Check { check, machine, place, ms, error, bits_per_second, .. } in &self.checks {
             if let Some(name) = machine.as_deref().filter(|_| machine != last) {
                 output::line(&format!("{:<10} {name}", "machine"));
             }
             last = machine;
             let result = match (ms, error) {
+                (Some(ms), _) if bits_per_second.is_some() => {
+                    let speed = megabits(bits_per_second.unwrap_or_default());
+                    format!("ok      {speed} Mbit/s from end to end, {ms} ms there and back")
+                }
                 (Some(ms), _) => format!("ok      {ms} ms"),
                 (None, Some(error)) => format!("failed  {error}"),
                 (None, None) => "failed".to_owned(),
@@ -368,6 +433,13 @@ impl Findings {
             (Some(_), Some(found)) => format!("DIFFERS: found {found}"),
         };
         output::line(&format!("{:<10} {identity}", "identity"));
+        if self.checks.iter().any(|c| c.bits_per_second.is_some()) {
+            output::line(&format!(
+                "{:<10} both ends are here: no more than this line takes one way, and no more than \
+                 the peer's relay_rate and relay_rate_per_network let through",
+                ""
+            ));
+        }
         if let Some(observed) = observed {
             output::line(&format!("{:<10} the peer sees this machine as {observed}", "seen from"));
         }
@@ -385,4 +457,9 @@ impl Findings {
             _ => {}
         }
     }
+}
+
+/// Bits as millions of them, with a tenth.
+fn megabits(bits: u64) -> String {
+    format!("{}.{}", bits / 1_000_000, bits % 1_000_000 / 100_000)
 }

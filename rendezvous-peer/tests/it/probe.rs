@@ -17,7 +17,7 @@ async fn probe(address: &str, args: &[&str]) -> (Option<i32>, String, String) {
 }
 
 async fn probe_json(address: &str) -> (Option<i32>, Value) {
-    let (code, stdout, stderr) = probe(address, &["--json"]).await;
+    let (code, stdout, stderr) = probe(address, &["--json", "--relay-time", "1s"]).await;
     (code, serde_json::from_str(&stdout).unwrap_or_else(|e| panic!("{e}: {stdout}{stderr}")))
 }
 
@@ -57,13 +57,49 @@ async fn a_peer_that_works_is_reached_in_every_way() {
     let observed: SocketAddr = found["observed"].as_str().unwrap().parse().unwrap();
     assert!(observed.ip().is_loopback());
 
-    let (code, stdout, _) = probe(address, &[]).await;
+    let (code, stdout, _) = probe(address, &["--no-relay"]).await;
     assert_eq!(code, Some(0));
+    assert!(!stdout.contains("relay"), "{stdout}");
     assert!(stdout.contains(&format!("identity   ok      matches {}", peer.key())), "{stdout}");
     let (host_only, _) = address.rsplit_once('/').unwrap();
     let (code, found) = probe_json(host_only).await;
     assert_eq!((code, &found["identity"]["expected"]), (Some(0), &Value::Null));
     assert_eq!(found["identity"]["found"], peer.key().to_string());
+}
+
+#[tokio::test]
+async fn the_relay_is_measured_and_nothing_stays_at_the_peer() {
+    let home = tempfile::tempdir().unwrap();
+    let peer = Process::start(home.path(), &[]).await;
+    let address = peer.ready["address"].as_str().unwrap();
+    let (code, stdout, stderr) = probe(address, &["--json", "--relay-time", "1s"]).await;
+    assert_eq!(code, Some(0), "{stderr}");
+    let found: Value = serde_json::from_str(&stdout).unwrap();
+    let relay = check(&found, "relay");
+    assert!(relay["ok"] == true && relay["bits_per_second"].as_u64().unwrap() > 0, "{relay}");
+    let status = crate::admin::status(peer.admin()).await;
+    assert!(status["counters"]["relayed_bytes"].as_u64().unwrap() > 100_000, "{status:#}");
+    assert_eq!(status["counters"]["left"], 1, "it says so before it ends");
+    assert_eq!(
+        (&status["registrations"]["now"], &status["relay_channels"]["now"]),
+        (&0.into(), &0.into())
+    );
+    assert_eq!(status["memory_bytes"]["now"], 0);
+    let (code, stdout, _) = probe(address, &["--relay-time", "1s"]).await;
+    assert_eq!(code, Some(0));
+    assert!(stdout.contains(" Mbit/s from end to end"), "{stdout}");
+    assert!(stdout.contains("relay_rate"), "{stdout}");
+}
+
+#[tokio::test]
+async fn a_peer_that_does_not_relay_is_a_peer_all_the_same() {
+    let home = tempfile::tempdir().unwrap();
+    let peer = Process::start(home.path(), &["--relay", "off"]).await;
+    let (code, found) = probe_json(peer.ready["address"].as_str().unwrap()).await;
+    assert_eq!(code, Some(0), "{found:#}");
+    let relay = check(&found, "relay");
+    assert!(relay["error"].as_str().unwrap().contains("gives no relay channel"), "{relay}");
+    assert_eq!(crate::admin::status(peer.admin()).await["registrations"]["now"], 0);
 }
 
 #[tokio::test]
