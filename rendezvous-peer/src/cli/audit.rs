@@ -5,6 +5,7 @@ use std::io;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
+use rendezvous_peer::Config;
 use rendezvous_peer::keyfile::KEY_FILE;
 use serde_json::{Value, json};
 
@@ -25,7 +26,7 @@ pub(super) fn self_audit(effective: &Effective, pid: Option<u32>) -> Result<Exit
             Failure::new(Exit::NotFound, "no-process", format!("there is no process {pid}"))
         })?,
     };
-    let promises = promises(&facts, &effective.config.data_dir);
+    let promises = promises(&facts, &effective.config);
     let all = promises.iter().all(Promise::holds);
     if effective.json {
         let promises: Vec<Value> = promises.iter().map(Promise::json).collect();
@@ -36,13 +37,14 @@ pub(super) fn self_audit(effective: &Effective, pid: Option<u32>) -> Result<Exit
     Ok(if all { Exit::Ok } else { Exit::Failure })
 }
 
-fn promises(facts: &Facts, data_dir: &Path) -> Vec<Promise> {
+fn promises(facts: &Facts, config: &Config) -> Vec<Promise> {
+    let cache = config.acme.as_ref().map(|acme| acme.cache.as_path());
     let Protection { swap, core_dumps } = Protection::of(facts);
     vec![
         swap,
         core_dumps,
         other_processes(facts),
-        data_directory(data_dir),
+        data_directory(&config.data_dir, cache),
         open_files(facts),
         user(facts),
         capabilities(facts),
@@ -214,7 +216,9 @@ fn other_processes(facts: &Facts) -> Promise {
     }
 }
 
-fn data_directory(dir: &Path) -> Promise {
+/// What an authority's certificate needs may lie in `cache`, below the data directory, where the operator
+/// has asked for one.
+fn data_directory(dir: &Path, cache: Option<&Path>) -> Promise {
     let name = "data directory";
     let at = dir.display();
     let mode = match fs::metadata(dir) {
@@ -232,7 +236,8 @@ fn data_directory(dir: &Path) -> Promise {
         return Promise::unseen(name, "running this as the peer's user, or as root");
     };
     let names = entries.flatten().map(|e| e.file_name().to_string_lossy().into_owned());
-    let others: Vec<String> = names.filter(|name| name != KEY_FILE).collect();
+    let is_cache = |name: &str| cache.is_some_and(|cache| dir.join(name) == cache);
+    let others: Vec<String> = names.filter(|name| name != KEY_FILE && !is_cache(name)).collect();
     if !others.is_empty() {
         let how = format!("{at} holds more than the key: {}", others.join(", "));
         let remedy = "a directory of its own for the key (--data-dir)";
@@ -242,6 +247,10 @@ fn data_directory(dir: &Path) -> Promise {
         Ok(mode) if mode & 0o077 != 0 => {
             let how = format!("the key in {at} is open to others (mode {mode:04o})");
             Promise::new(name, State::Broken, how, "chmod 600, for the key")
+        }
+        Ok(_) if cache.is_some_and(|cache| cache.starts_with(dir)) => {
+            let how = format!("{at} holds the key, and what acme_cache is for");
+            Promise::new(name, State::InForce, how, "")
         }
         Ok(_) => Promise::new(name, State::InForce, format!("{at} holds the key only"), ""),
         Err(_) => Promise::new(name, State::InForce, format!("{at} is empty"), ""),
@@ -364,16 +373,20 @@ mod tests {
     fn what_lies_beside_the_key_is_named() {
         let home = tempfile::tempdir().unwrap();
         let dir = home.path().join("data");
-        assert_eq!(data_directory(&dir).state, State::InForce);
+        assert_eq!(data_directory(&dir, None).state, State::InForce);
         fs::create_dir(&dir).unwrap();
         fs::set_permissions(&dir, fs::Permissions::from_mode(0o700)).unwrap();
         let key = dir.join(KEY_FILE);
         fs::write(&key, "").unwrap();
         fs::set_permissions(&key, fs::Permissions::from_mode(0o600)).unwrap();
-        assert_eq!(data_directory(&dir).state, State::InForce);
+        assert_eq!(data_directory(&dir, None).state, State::InForce);
         fs::write(dir.join("queue.db"), "").unwrap();
-        let found = data_directory(&dir);
+        let found = data_directory(&dir, None);
         assert!(found.state == State::Broken && found.how.contains("queue.db"), "{}", found.how);
+        // What the operator has asked for is no surprise.
+        let cache = dir.join("queue.db");
+        assert_eq!(data_directory(&dir, Some(&cache)).state, State::InForce);
+        assert_eq!(data_directory(&dir, Some(&dir.join("other"))).state, State::Broken);
     }
 
     #[test]

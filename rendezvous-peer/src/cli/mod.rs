@@ -86,7 +86,7 @@ enum Command {
         /// Does not measure the relay, which takes a registration that is given up again
         #[arg(long)]
         no_relay: bool,
-        /// How long the relay is measured
+        /// How long the relay is measured, a minute at most
         #[arg(long, value_name = "TIME", default_value = "6s", conflicts_with = "no_relay")]
         relay_time: Span,
         /// Prints a JSON object
