@@ -191,7 +191,7 @@ async fn stream(
     let mut sending = from.open_uni().await.map_err(lost)?;
     let begun = Instant::now();
     let send = async {
-        let piece = [0; PIECE];
+        let piece = vec![0; PIECE];
         while begun.elapsed() < time {
             if sending.write_all(&piece).await.is_err() {
                 break;
@@ -201,7 +201,7 @@ async fn stream(
     };
     let receive = async {
         let mut receiving = to.accept_uni().await.map_err(lost)?;
-        let mut buffer = [0; PIECE];
+        let mut buffer = vec![0; PIECE];
         let (mut bytes, mut counted_from) = (0u64, None);
         while begun.elapsed() < time {
             let n = match receiving.read(&mut buffer).await {
