@@ -5,7 +5,7 @@ use std::fs::{DirBuilder, File, OpenOptions};
 use std::io::{self, Read, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -47,12 +47,18 @@ pub enum AcmeError {
 }
 
 /// Everything for asking.
-pub(super) struct Orders(AcmeState<io::Error>);
+pub(super) struct Orders {
+    state: AcmeState<io::Error>,
+    /// When the certificate that went through the cache last ends.
+    seen: Arc<Mutex<Option<i64>>>,
+    certificates: Arc<Certificates>,
+}
 
 impl Orders {
     /// Looks whether it can be asked, and asks nobody yet.
     pub(super) fn new(acme: Acme, certificates: &Arc<Certificates>) -> Result<Self, AcmeError> {
-        let cache = Cache { dir: acme.cache, certificates: Arc::clone(certificates) };
+        let seen = Arc::default();
+        let cache = Cache { dir: acme.cache, seen: Arc::clone(&seen) };
         cache.prepare().map_err(|source| AcmeError::Cache { path: cache.dir.clone(), source })?;
         let mut roots = RootCertStore::empty();
         roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
@@ -69,18 +75,23 @@ impl Orders {
             .contact(acme.contact)
             .directory(acme.directory)
             .cache(cache);
-        Ok(Self(config.state()))
+        Ok(Self { state: config.state(), seen, certificates: Arc::clone(certificates) })
     }
 
     /// What is shown: the certificate as soon as there is one, and the answer to the authority.
     pub(super) fn certificate(&self) -> Certificate {
-        Certificate::chosen_by(self.0.resolver())
+        Certificate::chosen_by(self.state.resolver())
     }
 
     /// Asks, and asks again before the certificate ends, for ever.
     pub(super) async fn run(mut self) {
         let mut pause = FIRST_PAUSE;
-        while let Some(event) = self.0.next().await {
+        while let Some(event) = self.state.next().await {
+            // Only now is it shown: it goes through the cache a moment before or after.
+            let seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner).take();
+            if seen.is_some() {
+                self.certificates.ends_at(seen);
+            }
             match event {
                 Ok(done) => {
                     tracing::info!(?done, "ACME");
@@ -102,7 +113,7 @@ impl Orders {
 /// gives only so many certificates for a name in a week.
 struct Cache {
     dir: PathBuf,
-    certificates: Arc<Certificates>,
+    seen: Arc<Mutex<Option<i64>>>,
 }
 
 impl Cache {
@@ -117,7 +128,8 @@ impl Cache {
     /// Notes when the certificate ends.
     fn note(&self, pem: &[u8]) {
         if let Ok(certificate) = Certificate::from_pem(pem, pem) {
-            self.certificates.ends_at(certificate.not_after());
+            let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
+            *seen = certificate.not_after();
         }
     }
 
