@@ -354,12 +354,12 @@ impl Core {
         self.parking.repeats().peek().map(|Reverse((at, _))| *at)
     }
 
-    /// Tells parked devices that the peer stops, each with its own moment to come back.
+    /// Tells parked devices that the peer stops, each with its own moment to come back: those too
+    /// whose connection is still there, since its end may just not have come.
     pub(super) fn drain_parked(&self, now: Millis) -> Vec<Ring> {
         let mut rings = Vec::new();
         self.rows.sweep(super::table::Table::PARTS, |row| {
-            if row.presence.is_none()
-                && let Some(parked) = row.parked.as_mut()
+            if let Some(parked) = row.parked.as_mut()
                 && parked.origin(self.limits().parked_silence, now).is_some()
             {
                 let retry_after_ms = self.parking.next_return(self.limits().return_rate, now);
