@@ -5,6 +5,7 @@
 //! network are off where all the load comes from one machine.
 
 mod bad;
+mod churn;
 mod contacts;
 mod drops;
 mod herd;
@@ -34,6 +35,8 @@ enum Load {
     Drops(drops::Options),
     /// The peer is killed and started again: all parked nodes come back
     Herd(herd::Options),
+    /// Nodes that come and go: whether anything of them stays
+    Churn(churn::Options),
     /// Packets that are none, at a fixed rate, while contacts talk
     Bad(bad::Options),
     /// Connections that begin and go on slowly or not at all, while contacts talk
@@ -48,6 +51,7 @@ async fn main() -> Result<()> {
         Load::Idle(options) => idle::run(&options).await,
         Load::Drops(options) => drops::run(&options).await,
         Load::Herd(options) => herd::run(&options).await,
+        Load::Churn(options) => churn::run(&options).await,
         Load::Bad(options) => bad::run(&options).await,
         Load::Slow(options) => slow::run(&options).await,
         Load::Strangers(options) => strangers::run(&options).await,

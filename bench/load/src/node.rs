@@ -17,7 +17,7 @@ const PLAINTEXT: usize = 1024;
 const BUNDLE: usize = 1_489;
 
 pub struct Node {
-    endpoint: Endpoint,
+    pub endpoint: Endpoint,
     pub fingerprint: Fingerprint,
 }
 
@@ -41,6 +41,11 @@ impl Node {
         Ok(self.endpoint.connect_peer(peer, trust, Show::Nothing).await?)
     }
 
+    /// Waits until the peer has heard that connections are closed.
+    pub async fn leave(&self) {
+        self.endpoint.wait_idle().await;
+    }
+
     /// Registers, with a capability for whoever holds [`token`].
     pub async fn register(&self, peer: SocketAddr, key: PeerFingerprint) -> Result<Registered> {
         let trust = PeerTrust::Pinned(key);
@@ -50,8 +55,13 @@ impl Node {
         };
         let grants = vec![Grant { id: token().id(), card: vec![7; 60] }];
         let counter = std::time::UNIX_EPOCH.elapsed()?.as_nanos() as u64;
-        let register =
-            Register { device: DeviceId::FIRST, counter, instance: Some(instance), grants };
+        let register = Register {
+            device: DeviceId::FIRST,
+            counter,
+            instance: Some(instance),
+            grants,
+            invite: None,
+        };
         match connection.request(&Request { session: None, call: Call::Register(register) }).await?
         {
             Response::Registered(it) => Ok(Registered { connection, session: it.session }),

@@ -47,6 +47,7 @@ pub async fn park(peer: SocketAddr, key: PeerFingerprint, bundle: bool) -> Resul
     };
     let key = registered.connection.parking_key(parked.row);
     registered.connection.close(CloseCode::Done);
+    node.leave().await;
     let fingerprint = node.fingerprint;
     Ok(Parked { fingerprint, key, row: parked.row, counter: 0, cookie: 0, heard: false })
 }

@@ -20,7 +20,7 @@ pub const ONE_NETWORK: [&str; 8] = [
     "--max-connections-per-network",
     "1000000",
     "--max-memory-per-network",
-    "1TiB",
+    "1024GiB",
 ];
 
 pub struct Peer {
