@@ -4,6 +4,7 @@
 //! before, so that a peer that cannot keep up shows it in loss and in time. The peer's limits per
 //! network are off where all the load comes from one machine.
 
+mod answers;
 mod bad;
 mod churn;
 mod contacts;
@@ -35,6 +36,8 @@ enum Load {
     Drops(drops::Options),
     /// The peer is killed and started again: all parked nodes come back
     Herd(herd::Options),
+    /// Whether the time of an answer tells who is unknown, away, or not consenting
+    Answers(answers::Options),
     /// Nodes that come and go: whether anything of them stays
     Churn(churn::Options),
     /// Packets that are none, at a fixed rate, while contacts talk
@@ -51,6 +54,7 @@ async fn main() -> Result<()> {
         Load::Idle(options) => idle::run(&options).await,
         Load::Drops(options) => drops::run(&options).await,
         Load::Herd(options) => herd::run(&options).await,
+        Load::Answers(options) => answers::run(&options).await,
         Load::Churn(options) => churn::run(&options).await,
         Load::Bad(options) => bad::run(&options).await,
         Load::Slow(options) => slow::run(&options).await,

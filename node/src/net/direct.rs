@@ -46,15 +46,16 @@ pub(crate) struct Links {
 
 struct Slot {
     current: watch::Sender<Option<Link>>,
-    /// Connections that are served, in use or not.
-    served: usize,
+    /// Connections that are served, in use or not. A line has to live as long as its connection, or
+    /// the other side would not hear that it ends when this node stops.
+    served: Vec<Link>,
     /// When the one in use was put in use.
     since: Instant,
 }
 
 impl Default for Slot {
     fn default() -> Self {
-        Self { current: watch::Sender::new(None), served: 0, since: Instant::now() }
+        Self { current: watch::Sender::new(None), served: Vec::new(), since: Instant::now() }
     }
 }
 
@@ -93,10 +94,10 @@ impl Links {
         let rank = |c: &Link| c.connection.dialed() == (*ours < theirs);
         let mut map = self.lock();
         let slot = map.entry(theirs).or_default();
-        if slot.served >= MAX_CONNECTIONS {
+        if slot.served.len() >= MAX_CONNECTIONS {
             return Offer::TooMany;
         }
-        slot.served += 1;
+        slot.served.push(new.clone());
         let old = slot.current.borrow().clone().filter(Link::is_open);
         match old {
             Some(old) if rank(&old) && !rank(new) && slot.since.elapsed() < AT_ONCE => {
@@ -114,7 +115,7 @@ impl Links {
     fn remove(&self, link: &Link) -> bool {
         let mut map = self.lock();
         let Some(slot) = map.get_mut(&link.line.contact) else { return false };
-        slot.served -= 1;
+        slot.served.retain(|it| it.id() != link.id());
         slot.current.send_if_modified(|current| {
             let same = current.as_ref().is_some_and(|c| c.id() == link.id());
             if same {
