@@ -47,11 +47,11 @@ pub async fn run(options: &Options) -> Result<()> {
     for round in 0..options.knocks + 100 {
         order.shuffle(&mut rand::rng());
         for kind in order {
-            let (_, to, token) = kinds[kind];
+            let (_, to, ref token) = kinds[kind];
             let knock = Knock {
                 to,
                 device: DeviceId::FIRST,
-                token,
+                token: CapabilityToken(token.0),
                 card: vec![7; 60],
                 reveal: true,
                 attested: Vec::new(),
