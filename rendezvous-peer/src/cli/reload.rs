@@ -127,12 +127,13 @@ mod tests {
 
     #[test]
     fn what_needs_a_restart_stays_as_it_was() {
-        let mut current = settings::of_text("max_connections = 5\nlisten = \"[::]:1\"\n").unwrap();
-        let again = || settings::of_text("max_connections = 6\nlisten = \"[::]:2\"\n").unwrap();
+        let mut current =
+            settings::of_text("max_registrations = 5\nlisten = \"[::]:1\"\n").unwrap();
+        let again = || settings::of_text("max_registrations = 6\nlisten = \"[::]:2\"\n").unwrap();
         let changes = take_over(&mut current, again());
-        assert_eq!(changes.taken_over, [("max_connections", "6".to_owned())]);
+        assert_eq!(changes.taken_over, [("max_registrations", "6".to_owned())]);
         assert_eq!(changes.for_restart, ["listen"]);
-        assert_eq!(current.config.limits.connections, 6);
+        assert_eq!(current.config.limits.registrations, 6);
         assert_eq!(current.config.listen.port(), 1);
         let changes = take_over(&mut current, again());
         assert_eq!(changes, Changes { taken_over: vec![], for_restart: vec!["listen"] });

@@ -25,8 +25,6 @@ use super::failure::{Exit, Failure};
 use super::log::LogFormat;
 use super::values::{AccessMode, BitRate, ByteSize, Span, Switch};
 
-/// What a machine with 1 GiB can give.
-const DEFAULT_MEMORY: usize = 512 << 20;
 /// One network may have a quarter of the table.
 const NETWORK_SHARE: usize = 4;
 
@@ -334,7 +332,7 @@ impl Settings {
         let json = pick!(json, Ok(false));
         let log = pick!(log, Ok(LevelFilter::INFO));
         let log_format = pick!(log_format, Ok(LogFormat::Text));
-        let process = pick!(max_memory, Ok(ByteSize(DEFAULT_MEMORY))).0;
+        let process = pick!(max_memory, Ok(ByteSize(limits.process_memory()))).0;
         let connections = pick!(max_connections, Ok(limits.connections));
         let memory = table_memory(process, connections)?;
         let share = ByteSize((memory / NETWORK_SHARE).max(MIN_MEMORY));

@@ -279,7 +279,7 @@ mod tests {
         };
         has("accepting  up for 1d 1h  process 1");
         has("halloo-peer://peer.example/abc");
-        has("table and mailboxes            0 B of 256.0 MiB");
+        has("table and mailboxes            0 B of 300.0 MiB");
         RATES.iter().for_each(|(_, name, _)| has(name));
         has("incidents: rate limited 1,234");
         assert_eq!(lines.last().unwrap(), "q leaves");

@@ -108,8 +108,8 @@ const _: () = assert!(MAX_ONE_TIME_KEYS <= 64);
 impl Default for Limits {
     fn default() -> Self {
         Self {
-            memory: 256 << 20,
-            memory_per_source: 64 << 20,
+            memory: 300 << 20,
+            memory_per_source: 75 << 20,
             registrations: 32_768,
             connections: 4_096,
             connections_per_source: 1_024,
