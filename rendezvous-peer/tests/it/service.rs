@@ -41,7 +41,7 @@ async fn systemd_hears_of_the_start_of_life_and_of_the_end() {
     command.env("NOTIFY_SOCKET", &path).env("WATCHDOG_USEC", "30000000");
     let mut peer = Process::spawn(command).await;
     let ready = manager.hears("READY=1").await;
-    assert!(ready.contains("STATUS=0 connections, 0 registrations, 0B of 256MiB"), "{ready}");
+    assert!(ready.contains("STATUS=0 connections, 0 registrations, 0B of 300MiB"), "{ready}");
     // Life is shown again and again, not once.
     manager.hears("WATCHDOG=1").await;
     manager.hears("WATCHDOG=1").await;
